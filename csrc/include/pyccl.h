@@ -1,0 +1,350 @@
+/* pyccl: fault-tolerant collective communication. The C99 API, and the one place where enumerations
+ * are defined: the C++ core aliases them, the Python bindings export them.
+ *
+ * A coordinator knows who takes part. Peers connect to it, are admitted into a view (the agreed,
+ * ordered membership with an epoch that only rises) and reduce arrays together. When a peer dies,
+ * the survivors agree on a view without it and finish what was under way: every survivor gets the
+ * same outcome, and where it is a success the same bits.
+ *
+ *   pyccl_communicator *comm;
+ *   if (pyccl_connect("10.0.0.1:48148", NULL, &comm) != PYCCL_OK) puts(pyccl_error_text());
+ *   pyccl_all_reduce(comm, gradients, gradients, 1000, PYCCL_F32, NULL, NULL);
+ *   if (pyccl_peers_pending(comm)) pyccl_update(comm, -1);
+ *   pyccl_leave(comm, -1);
+ *   pyccl_free(comm);
+ *
+ * What holds for every function:
+ * - Threads: any thread may call anything on any handle at any time, unless it says otherwise. Only
+ *   a handle's free function must be the last call on it. A thread of the library does the work, so
+ *   operations go on while nobody waits for them.
+ * - Blocking: only functions that say so block, and those for no longer than their timeout (plus
+ *   the coordinator's decision, see pyccl_all_reduce). Signals do not interrupt them.
+ * - Timeouts are seconds; below 0 means the default. 0 and NaN are refused where waiting is needed.
+ * - Failures come as a pyccl_code; pyccl_error_text() has the sentence that says what happened.
+ *   Outputs behind pointers are set on success only. A NULL where a thing is needed, an enumeration
+ *   out of its range and the like are PYCCL_INVALID_ARGUMENT and have no effect.
+ * - Strings are UTF-8, end with 0 and are copied; addresses are "host:port" or "[v6]:port", names
+ *   are resolved.
+ * - A forked child must not use its parent's handles; calls on them fail with PYCCL_CLOSED. */
+#ifndef PYCCL_H
+#define PYCCL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define PYCCL_API __attribute__((visibility("default")))
+#else
+#define PYCCL_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Why a call did not succeed. Zero is success. */
+typedef enum pyccl_code {
+  PYCCL_OK = 0,
+  PYCCL_INVALID_ARGUMENT = 1,        /* the caller's fault; nothing was sent */
+  PYCCL_MISMATCH = 2,                /* peers called one operation with different descriptors */
+  PYCCL_PEER_LOST = 3,               /* a peer died and the operation was not to be retried */
+  PYCCL_TIMEOUT = 4,                 /* the deadline passed; the text names who had not arrived */
+  PYCCL_COORDINATOR_UNAVAILABLE = 5, /* the coordinator can't be reached and is needed */
+  PYCCL_NOT_ADMITTED = 6,            /* the coordinator or the members refused this peer */
+  PYCCL_EVICTED = 7,                 /* the others went on without this peer */
+  PYCCL_CANCELLED = 8,               /* the operation was given up by a caller */
+  PYCCL_CLOSED = 9,                  /* used after leave or close */
+  PYCCL_ADDRESS_IN_USE = 10,
+  PYCCL_LIMIT_EXCEEDED = 11,
+  PYCCL_PROTOCOL_VIOLATION = 12, /* the other side does not speak this version of pyccl */
+  PYCCL_IO = 13
+} pyccl_code;
+
+typedef enum pyccl_dtype {
+  PYCCL_F32 = 0,
+  PYCCL_F64 = 1,
+  PYCCL_F16 = 2,
+  PYCCL_BF16 = 3,
+  PYCCL_I8 = 4,
+  PYCCL_I16 = 5,
+  PYCCL_I32 = 6,
+  PYCCL_I64 = 7,
+  PYCCL_U8 = 8,
+  PYCCL_U16 = 9,
+  PYCCL_U32 = 10,
+  PYCCL_U64 = 11
+} pyccl_dtype;
+#define PYCCL_DTYPE_COUNT 12
+
+typedef enum pyccl_redop {
+  PYCCL_SUM = 0,
+  PYCCL_AVG = 1, /* floating point only */
+  PYCCL_PROD = 2,
+  PYCCL_MIN = 3, /* NaN propagates */
+  PYCCL_MAX = 4,
+  PYCCL_BAND = 5, /* bit operations: integers only */
+  PYCCL_BOR = 6,
+  PYCCL_BXOR = 7
+} pyccl_redop;
+#define PYCCL_REDOP_COUNT 8
+
+/* What the survivors of a lost peer do with an operation that nobody has committed. */
+typedef enum pyccl_on_loss { PYCCL_ON_LOSS_RETRY = 0, PYCCL_ON_LOSS_RAISE = 1 } pyccl_on_loss;
+
+typedef enum pyccl_role { PYCCL_WORKER = 0, PYCCL_MIRROR = 1 } pyccl_role;
+
+typedef enum pyccl_algorithm {
+  PYCCL_ALGORITHM_AUTO = 0,
+  PYCCL_ALGORITHM_RING = 1,
+  PYCCL_ALGORITHM_DIRECT = 2,
+  PYCCL_ALGORITHM_ONE_SHOT = 3 /* small messages: everybody sends everything to everybody */
+} pyccl_algorithm;
+
+typedef enum pyccl_log_level {
+  PYCCL_LOG_DEBUG = 0,
+  PYCCL_LOG_INFO = 1,
+  PYCCL_LOG_WARNING = 2,
+  PYCCL_LOG_ERROR = 3
+} pyccl_log_level;
+
+/* What a timeout below 0 stands for, in seconds. */
+#define PYCCL_CONNECT_TIMEOUT 60
+#define PYCCL_OPERATION_TIMEOUT 300
+
+/* ---- errors and version --------------------------------------------------------------------- */
+
+/* The sentence of the last failure on the calling thread; "" if there was none. Never NULL. Valid
+ * until the thread's next call that fails; a success does not change it. */
+PYCCL_API const char *pyccl_error_text(void);
+
+/* "PYCCL_TIMEOUT" and so on; "unknown" for a number that is no code. Static, never NULL. */
+PYCCL_API const char *pyccl_code_name(pyccl_code code);
+
+/* The library's version, such as "1.2.3". Static. */
+PYCCL_API const char *pyccl_version(void);
+
+/* Called with one line of the log on a thread of the library, one call at a time per handle, until
+ * the handle's close, stop or free has returned. `text` is valid during the call. Must not block
+ * for long, and must not call functions on the handle that it belongs to. */
+typedef void (*pyccl_log_function)(void *context, pyccl_log_level level, const char *text);
+
+/* ---- coordinator ---------------------------------------------------------------------------- */
+
+typedef struct pyccl_coordinator pyccl_coordinator;
+
+typedef struct pyccl_coordinator_options {
+  const char *bind;       /* default "127.0.0.1:48148"; port 0 picks a free one */
+  const char *state_path; /* the file from which a restarted coordinator learns the run; default
+                             NULL: the run ends with this coordinator */
+  double heartbeat_limit; /* seconds of silence after which a peer counts as dead; default -1: 4 */
+  pyccl_log_function log; /* default NULL: silent */
+  void *log_context;
+} pyccl_coordinator_options;
+
+/* The defaults. Begin with these, so that a later version's new fields have sensible values. */
+PYCCL_API pyccl_coordinator_options pyccl_coordinator_options_default(void);
+
+/* Starts a coordinator on a thread of this process. It listens when the call returns. NULL options
+ * are the defaults. Does not block, but for the resolver and the disk.
+ * `*coordinator` is the caller's to free.
+ * Errors: PYCCL_ADDRESS_IN_USE; PYCCL_IO for a state file that is damaged, held by another
+ * coordinator or not writable (the text names it); PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_coordinator_start(const pyccl_coordinator_options *options,
+                                             pyccl_coordinator **coordinator);
+
+/* The address that peers connect to, with the port that was picked. Valid until the handle is
+ * freed; NULL for a NULL handle. */
+PYCCL_API const char *pyccl_coordinator_address(const pyccl_coordinator *coordinator);
+
+/* Ends it at once; the address is free again when the call returns. Peers notice a coordinator that
+ * is away: their operations go on, a restart on the same address and state file finds them again.
+ * Blocks until the thread has ended, which takes milliseconds. May be called again; NULL is
+ * ignored. */
+PYCCL_API void pyccl_coordinator_stop(pyccl_coordinator *coordinator);
+
+/* Stops it and frees the handle. NULL is ignored. Not from inside the log function. */
+PYCCL_API void pyccl_coordinator_free(pyccl_coordinator *coordinator);
+
+/* ---- communicator --------------------------------------------------------------------------- */
+
+typedef struct pyccl_communicator pyccl_communicator;
+
+typedef struct pyccl_connect_options {
+  const char *group;      /* default "default"; the peers that reduce together */
+  pyccl_role role;        /* default PYCCL_WORKER */
+  uint32_t connections;   /* to each peer, 1 to 64; default 4 */
+  const char *listen;     /* where other peers reach this one; default NULL: any free port, on the
+                             loopback only if the coordinator is there, else on every interface */
+  const char *advertise;  /* what to tell the others instead of that; default NULL */
+  double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
+  double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
+                             default -1: 4. Use the coordinator's */
+  pyccl_log_function log; /* default NULL: silent */
+  void *log_context;
+} pyccl_connect_options;
+
+PYCCL_API pyccl_connect_options pyccl_connect_options_default(void);
+
+/* Connects to the coordinator and blocks until this peer is a member of a view. The first peer of a
+ * run is admitted at once, later ones when the members call pyccl_update(). NULL options are the
+ * defaults. A coordinator that does not answer yet is tried again until the timeout.
+ * `*communicator` is the caller's to free.
+ * Errors: PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_NOT_ADMITTED (the text says why), PYCCL_TIMEOUT
+ * (connected, but the members did not reach a boundary in time), PYCCL_ADDRESS_IN_USE of `listen`,
+ * PYCCL_PROTOCOL_VIOLATION for another version, PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_connect(const char *coordinator, const pyccl_connect_options *options,
+                                   pyccl_communicator **communicator);
+
+/* The membership as this peer knows it, all fields of one moment. */
+typedef struct pyccl_view {
+  uint64_t peer;              /* this peer's identity, unique for ever */
+  int32_t rank;               /* its place in the group, from 0 */
+  int32_t world_size;         /* members of the group */
+  uint32_t epoch_incarnation; /* the view's number: which start of the coordinator, */
+  uint32_t epoch_counter;     /* and which view of that; compare in this order */
+} pyccl_view;
+
+/* Does not block. A view changes inside pyccl_update(), and when a member is lost at any time.
+ * Errors: why this peer is out if it is (PYCCL_CLOSED after leave or close, PYCCL_EVICTED, ...),
+ * PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_get_view(const pyccl_communicator *communicator, pyccl_view *view);
+
+/* 1 if peers wait to be admitted, as known when the last operation ended that was waited for with
+ * success; else 0. All members get the same value after the same operation, so "if pending, update"
+ * takes all of them into pyccl_update() together. Does not block; 0 for NULL. For that promise one
+ * thread alone decides on updates and waits for operations, in the same order on all members. */
+PYCCL_API int pyccl_peers_pending(const pyccl_communicator *communicator);
+
+/* The boundary at which waiting peers are admitted. All members call it, with no operation in
+ * flight; blocks until all have and the new view is installed. Joiners that fail are left out
+ * without harm to the members.
+ * Errors: PYCCL_TIMEOUT, PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_EVICTED, PYCCL_CLOSED,
+ * PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_update(pyccl_communicator *communicator, double timeout);
+
+/* Leaves in good order: the others go on without waiting for anything. Blocks until they know.
+ * Afterwards everything but close and free fails with PYCCL_CLOSED; what was open fails so too.
+ * This peer is out also if an error is returned.
+ * Errors: PYCCL_TIMEOUT, PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_EVICTED, PYCCL_CLOSED,
+ * PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_leave(pyccl_communicator *communicator, double timeout);
+
+/* Ends at once and without goodbye, the others see a death. Open works end with PYCCL_CLOSED; when
+ * it returns, no memory of theirs is used any more. Blocks until the library's thread has ended,
+ * which takes milliseconds. May be called again; NULL is ignored. */
+PYCCL_API void pyccl_close(pyccl_communicator *communicator);
+
+/* Closes it and frees the handle; its works stay valid until they are freed themselves. NULL is
+ * ignored. Not from inside the log function. */
+PYCCL_API void pyccl_free(pyccl_communicator *communicator);
+
+/* ---- operations ----------------------------------------------------------------------------- */
+
+/* One array of an operation: contiguous, at any alignment. With output == input the result replaces
+ * the input; otherwise the two must not overlap. No output may overlap another array of the
+ * operation. A count of 0 is fine, the pointers do not matter then. */
+typedef struct pyccl_array {
+  const void *input;
+  void *output;
+  uint64_t count; /* elements */
+  pyccl_dtype dtype;
+} pyccl_array;
+
+typedef struct pyccl_all_reduce_options {
+  pyccl_redop op;            /* default PYCCL_SUM */
+  double weight;             /* default 1; at least 0. sum and avg multiply by it, avg divides by
+                                the sum of all; with 0 this peer takes part and adds nothing */
+  uint32_t tag;              /* default 0. Operations of one tag match in the order of the calls */
+  pyccl_on_loss on_loss;     /* default PYCCL_ON_LOSS_RETRY */
+  pyccl_algorithm algorithm; /* default PYCCL_ALGORITHM_AUTO */
+  double timeout;            /* default -1: PYCCL_OPERATION_TIMEOUT */
+} pyccl_all_reduce_options;
+
+PYCCL_API pyccl_all_reduce_options pyccl_all_reduce_options_default(void);
+
+/* How an operation went. */
+typedef struct pyccl_operation_info {
+  int32_t world_size;         /* contributors: members with a weight above 0 */
+  int32_t members;            /* of the group in the view that committed it */
+  uint32_t epoch_incarnation; /* that view's number */
+  uint32_t epoch_counter;
+  uint32_t attempts;          /* above 1: it began again because a member was lost */
+  int32_t peers_pending;      /* what pyccl_peers_pending() says after it */
+  uint64_t bytes_sent;        /* payload of the last attempt */
+  uint64_t bytes_received;
+  double weight_sum;          /* over the contributors */
+  double seconds;             /* from the call to its end */
+  char algorithm[32];         /* what AUTO has chosen */
+} pyccl_operation_info;
+
+/* Reduces the arrays of all members of the group, element by element; all get the same bits. All
+ * call it with equal counts, types and options (weight and timeout may differ). Blocks until the
+ * operation has ended here. If a member is lost meanwhile, the survivors start it again among
+ * themselves, and `info` says how many contributed, or it fails, as on_loss has it.
+ *
+ * An operation ends alike at all members. So when the timeout has passed and this member might
+ * already have been counted on, the coordinator decides, which takes up to 10 s more.
+ *
+ * After a failure the inputs hold what they held before, in place too; a separate output is
+ * undefined. `options` may be NULL for the defaults, `info` may be NULL.
+ * Errors: PYCCL_MISMATCH (the text names both ranks and what they asked for), PYCCL_TIMEOUT (it
+ * names the ranks that had not arrived), PYCCL_PEER_LOST (on_loss raise), PYCCL_EVICTED,
+ * PYCCL_CANCELLED, PYCCL_CLOSED, PYCCL_COORDINATOR_UNAVAILABLE (needed for a decision, and away),
+ * PYCCL_LIMIT_EXCEEDED (too many operations open), PYCCL_INVALID_ARGUMENT. */
+PYCCL_API pyccl_code pyccl_all_reduce(pyccl_communicator *communicator, const void *input,
+                                      void *output, uint64_t count, pyccl_dtype dtype,
+                                      const pyccl_all_reduce_options *options,
+                                      pyccl_operation_info *info);
+
+/* The same for several arrays, of any types that `op` allows: one operation with one outcome, and
+ * nothing is copied together. The list itself is read during the call only. */
+PYCCL_API pyccl_code pyccl_all_reduce_list(pyccl_communicator *communicator,
+                                           const pyccl_array *arrays, size_t array_count,
+                                           const pyccl_all_reduce_options *options,
+                                           pyccl_operation_info *info);
+
+/* Returns when all members have called it with this tag, which then counts as an operation of that
+ * tag. Blocks until then. Errors as of pyccl_all_reduce(). */
+PYCCL_API pyccl_code pyccl_barrier(pyccl_communicator *communicator, uint32_t tag, double timeout);
+
+/* ---- operations that run while the caller does something else ------------------------------- */
+
+/* An operation under way. It belongs to whoever started it, who frees it. */
+typedef struct pyccl_work pyccl_work;
+
+/* Starts an all-reduce of the list and returns at once. The arrays' memory, not the list, belongs
+ * to the operation until it has ended: it must stay valid, inputs must not be written and outputs
+ * not be touched. What is wrong with the request shows when the work is waited for, but for
+ * PYCCL_INVALID_ARGUMENT of NULLs and enumerations, which shows here. */
+PYCCL_API pyccl_code pyccl_all_reduce_async(pyccl_communicator *communicator,
+                                            const pyccl_array *arrays, size_t array_count,
+                                            const pyccl_all_reduce_options *options,
+                                            pyccl_work **work);
+
+/* Blocks until the operation has ended, but no longer than the timeout (0 only looks). Any number
+ * of times, from any number of threads.
+ * Returns what the blocking call would have returned; or, with the operation still going on,
+ * PYCCL_TIMEOUT, for which pyccl_work_done() then says 0. */
+PYCCL_API pyccl_code pyccl_work_wait(pyccl_work *work, double timeout);
+
+/* 1 if the operation has ended, well or not. Does not block; 0 for NULL. */
+PYCCL_API int pyccl_work_done(const pyccl_work *work);
+
+/* How it went. Does not block. Errors: that of the operation; PYCCL_INVALID_ARGUMENT while it has
+ * not ended. */
+PYCCL_API pyccl_code pyccl_work_info(const pyccl_work *work, pyccl_operation_info *info);
+
+/* Gives the operation up; the other members' fails with PYCCL_CANCELLED then. Does not block. The
+ * work ends soon, with PYCCL_CANCELLED or, if this member had already been counted on, as it ends
+ * for the others. Does nothing if it has ended; NULL is ignored. */
+PYCCL_API void pyccl_work_cancel(pyccl_work *work);
+
+/* Frees the handle. An operation that has not ended is cancelled first, and the call blocks until
+ * it has: no memory of it is in use when this returns. NULL is ignored. The last call on it. */
+PYCCL_API void pyccl_work_free(pyccl_work *work);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
