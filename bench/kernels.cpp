@@ -1,0 +1,147 @@
+// How fast the folds are: GB/s of one operand (bytes of the destination per second) beside memcpy
+// of the same size, which reads one operand and writes one.
+//
+// usage: bench_kernels [bytes] [substring] The default size, 256 KiB, is that of a segment, and
+// lies in cache as it does for the executor; give 268435456 to measure memory. A substring picks
+// rows, for instance "f16 sum".
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/prng.hpp"
+#include "kernels/kernels.hpp"
+
+using namespace pyccl;
+using namespace pyccl::kernels;
+
+namespace {
+
+constexpr std::size_t source_count_max = 4;
+
+struct Buffers {
+  std::vector<std::byte> memory;
+  std::byte* operand[source_count_max + 1];  // the last one is the destination
+};
+
+// Large arrays of the usual allocators begin 16 bytes into a page, so these do too.
+Buffers make_buffers(std::size_t size) {
+  constexpr std::size_t page = 4096;
+  const std::size_t stride = (size / page + 2) * page;
+  Buffers buffers{std::vector<std::byte>(stride * (source_count_max + 1) + page), {}};
+  const auto start = reinterpret_cast<std::uintptr_t>(buffers.memory.data());
+  std::byte* at = buffers.memory.data() + (page - start % page) + 16;
+  for (auto& operand : buffers.operand) {
+    operand = at;
+    at += stride;
+  }
+  return buffers;
+}
+
+// Numbers near one in every floating type, so that sums stay finite and no lane is subnormal.
+void fill(Buffers& buffers, DataType type, std::size_t size) {
+  Prng prng(1);
+  const std::size_t element = size_of(type);
+  for (auto* operand : buffers.operand) {
+    for (std::size_t i = 0; i + element <= size; i += element) {
+      const float f32 = 1.0f + static_cast<float>(prng.below(1000)) * 1e-4f;
+      const double f64 = f32;
+      const auto half = static_cast<std::uint16_t>(0x3c00 + prng.below(64));
+      const auto brain = static_cast<std::uint16_t>(0x3f80 + prng.below(16));
+      const std::uint64_t bits = prng.next();
+      const void* value = type == DataType::f32    ? static_cast<const void*>(&f32)
+                          : type == DataType::f64  ? static_cast<const void*>(&f64)
+                          : type == DataType::f16  ? static_cast<const void*>(&half)
+                          : type == DataType::bf16 ? static_cast<const void*>(&brain)
+                                                   : static_cast<const void*>(&bits);
+      std::memcpy(operand + i, value, element);
+    }
+  }
+}
+
+// The best of several rounds: what the code can do, not what the machine's other tenants leave.
+template <class Call>
+double gigabytes_per_second(std::size_t size, Call call) {
+  using Clock = std::chrono::steady_clock;
+  const std::size_t repetitions = std::max<std::size_t>(1, (std::size_t{16} << 20) / size);
+  double best = 0;
+  for (int round = 0; round < 7; ++round) {
+    const auto start = Clock::now();
+    for (std::size_t i = 0; i < repetitions; ++i) call();
+    const std::chrono::duration<double> seconds = Clock::now() - start;
+    best = std::max(best, static_cast<double>(size * repetitions) / seconds.count() * 1e-9);
+  }
+  return best;
+}
+
+struct Row {
+  std::size_t source_count;
+  bool in_place;
+  bool weighted;
+  double divisor;
+  const char* label;
+};
+
+constexpr Row rows[] = {
+    {2, true, false, 1, "a+=b"},       {2, false, false, 1, "c=a+b"},
+    {4, false, false, 1, "4 sources"}, {4, false, false, 3, "4, / 3"},
+    {4, false, false, 4, "4, / 4"},    {4, false, true, 1, "4 weighted"},
+};
+
+double measure(const Target& target, DataType type, ReduceOp op, const Row& row, Buffers& buffers,
+               std::size_t size) {
+  const double weights[source_count_max] = {0.5, 0.25, 0.125, 0.125};
+  FoldArguments arguments;
+  arguments.destination = buffers.operand[row.in_place ? 0 : source_count_max];
+  const std::byte* sources[source_count_max];
+  std::copy_n(buffers.operand, source_count_max, sources);
+  arguments.sources = {sources, row.source_count};
+  if (row.weighted) arguments.weights = {weights, row.source_count};
+  arguments.divisor = row.divisor;
+  arguments.count = size / size_of(type);
+  const auto fold = target.fold[static_cast<int>(type)][static_cast<int>(op)];
+  return gigabytes_per_second(size, [&] { fold(arguments); });
+}
+
+void run(std::size_t size, const std::string& wanted) {
+  Buffers buffers = make_buffers(size);
+  const double copied = gigabytes_per_second(
+      size, [&] { std::memcpy(buffers.operand[source_count_max], buffers.operand[0], size); });
+  std::printf("%zu bytes per operand; memcpy %.1f GB/s\n%-22s", size, copied, "");
+  for (const Target* target : targets()) std::printf("%10s", std::string(target->name).c_str());
+  std::printf("   GB/s of one operand\n");
+  for (int type = 0; type < PYCCL_DTYPE_COUNT; ++type) {
+    fill(buffers, static_cast<DataType>(type), size);
+    for (int op = 0; op < PYCCL_REDOP_COUNT; ++op) {
+      if (op == PYCCL_AVG || targets()[0]->fold[type][op] == nullptr) continue;
+      const bool divides = op == PYCCL_SUM && is_floating(static_cast<DataType>(type));
+      for (const Row& row : rows) {
+        if ((row.weighted || row.divisor != 1) && !divides) continue;
+        const std::string label = std::string(name_of(static_cast<DataType>(type))) + " " +
+                                  std::string(name_of(static_cast<ReduceOp>(op))) + " " + row.label;
+        if (label.find(wanted) == std::string::npos) continue;
+        std::printf("%-22s", label.c_str());
+        for (const Target* target : targets()) {
+          std::printf("%10.1f", measure(*target, static_cast<DataType>(type),
+                                        static_cast<ReduceOp>(op), row, buffers, size));
+        }
+        std::printf("\n");
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argument_count, char** arguments) {
+  const std::size_t size = argument_count > 1 ? std::strtoull(arguments[1], nullptr, 0) : 256 << 10;
+  if (size < 8) {
+    std::fprintf(stderr, "usage: bench_kernels [bytes] [substring]\n");
+    return 2;
+  }
+  run(size, argument_count > 2 ? arguments[2] : "");
+  return 0;
+}

@@ -1,0 +1,15 @@
+# Fails if a kernel's object file holds a function that the linker may merge with another file's: the
+# copy it keeps could be the one compiled for AVX-512, and end an older processor with SIGILL.
+set(checked 0)
+foreach(object IN LISTS OBJECTS)
+  if(object MATCHES "target_")
+    execute_process(COMMAND ${NM} -C ${object} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+    if(symbols MATCHES "[0-9a-f]+ [VWu] [^\n]*")
+      message(FATAL_ERROR "${object} shares ${CMAKE_MATCH_0}")
+    endif()
+    math(EXPR checked "${checked} + 1")
+  endif()
+endforeach()
+if(NOT checked EQUAL 4)
+  message(FATAL_ERROR "expected 4 targets, found ${checked} in: ${OBJECTS}")
+endif()
