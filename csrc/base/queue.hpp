@@ -44,6 +44,11 @@ class CommandQueue {
     items_.swap(into);
   }
 
+  bool empty() const {
+    const std::lock_guard lock(mutex_);
+    return items_.empty();
+  }
+
   // Nothing is accepted from here on; what was accepted can still be drained.
   void close() {
     const std::lock_guard lock(mutex_);
@@ -52,7 +57,7 @@ class CommandQueue {
 
  private:
   const std::size_t items_max_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<T> items_;
   bool closed_ = false;
 };

@@ -189,8 +189,8 @@ PYCCL_API pyccl_connect_options pyccl_connect_options_default(void);
  * run is admitted at once, later ones when the members call pyccl_update(). NULL options are the
  * defaults. A coordinator that does not answer yet is tried again until the timeout.
  * `*communicator` is the caller's to free.
- * Errors: PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_NOT_ADMITTED (the text says why), PYCCL_TIMEOUT
- * (connected, but the members did not reach a boundary in time), PYCCL_ADDRESS_IN_USE of `listen`,
+ * Errors: PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_NOT_ADMITTED (refused, or the members did not reach
+ * a boundary in time; the text says which), PYCCL_ADDRESS_IN_USE of `listen`,
  * PYCCL_PROTOCOL_VIOLATION for another version, PYCCL_INVALID_ARGUMENT. */
 PYCCL_API pyccl_code pyccl_connect(const char *coordinator, const pyccl_connect_options *options,
                                    pyccl_communicator **communicator);

@@ -1,0 +1,134 @@
+// pyccl_communicator: a runtime::Communicator behind a handle; membership, and the calls that wait.
+#include <chrono>
+#include <utility>
+
+#include "api/handles.hpp"
+
+using pyccl::Duration;
+using pyccl::Result;
+using pyccl::Status;
+using pyccl::api::guarded;
+using pyccl::api::refuse;
+using pyccl::api::report;
+
+namespace {
+
+// The runtime's options from a caller's.
+Result<pyccl::runtime::ConnectOptions> options_from(const char* coordinator,
+                                                    const pyccl_connect_options& given) {
+  const auto invalid = [](const char* why) {
+    return Status(pyccl::Code::invalid_argument, std::string("pyccl_connect: ") + why);
+  };
+  if (given.group == nullptr) return invalid("group is NULL");
+  const int role = pyccl::api::number_of(given.role);
+  if (role != PYCCL_WORKER && role != PYCCL_MIRROR) return invalid("unknown role");
+  pyccl::runtime::ConnectOptions options;
+  options.coordinator = coordinator;
+  options.group = given.group;
+  options.role = static_cast<pyccl::protocol::Role>(role);
+  options.connections = given.connections;
+  if (given.listen != nullptr) options.listen = given.listen;
+  if (given.advertise != nullptr) options.advertise = given.advertise;
+  const auto timeout = pyccl::api::timeout_of(given.timeout, PYCCL_CONNECT_TIMEOUT);
+  if (!timeout.ok()) return timeout.status();
+  options.timeout = timeout.value();
+  const double usual = std::chrono::duration<double>(options.timing.heartbeat_limit).count();
+  const auto heartbeat_limit = pyccl::api::timeout_of(given.heartbeat_limit, usual);
+  if (!heartbeat_limit.ok()) return heartbeat_limit.status();
+  options.timing.heartbeat_limit = heartbeat_limit.value();
+  options.log = pyccl::api::sink_of(given.log, given.log_context);
+  return options;
+}
+
+// Calls that take a timeout and give no more than how they ended.
+template <class Start>
+pyccl_code run(pyccl_communicator* communicator, double timeout, const char* null_sentence,
+               Start start) {
+  return guarded([&]() -> pyccl_code {
+    if (communicator == nullptr) return refuse(null_sentence);
+    const auto limit = pyccl::api::timeout_of(timeout, PYCCL_OPERATION_TIMEOUT);
+    if (!limit.ok()) return report(limit.status());
+    const auto shared = communicator->shared;
+    const auto work = start(*shared->communicator, limit.value());
+    pyccl::api::wait(*work);
+    return pyccl::api::conclude(*shared, *work, nullptr);
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+pyccl_connect_options pyccl_connect_options_default(void) {
+  return {"default", PYCCL_WORKER, 4, nullptr, nullptr, -1.0, -1.0, nullptr, nullptr};
+}
+
+pyccl_code pyccl_connect(const char* coordinator, const pyccl_connect_options* options,
+                         pyccl_communicator** communicator) {
+  return guarded([&]() -> pyccl_code {
+    if (coordinator == nullptr) return refuse("pyccl_connect: coordinator is NULL");
+    if (communicator == nullptr) return refuse("pyccl_connect: communicator is NULL");
+    const auto checked = options_from(
+        coordinator, options != nullptr ? *options : pyccl_connect_options_default());
+    if (!checked.ok()) return report(checked.status());
+    auto opened = pyccl::runtime::Communicator::open(checked.value());
+    if (!opened.ok()) return report(opened.status());
+    auto shared = std::make_shared<pyccl::api::Communicator>();
+    shared->communicator = opened.take();
+    const Status& admitted = pyccl::api::wait(*shared->communicator->admission());
+    if (!admitted.ok()) return report(admitted);
+    *communicator = new pyccl_communicator{std::move(shared)};
+    return PYCCL_OK;
+  });
+}
+
+pyccl_code pyccl_get_view(const pyccl_communicator* communicator, pyccl_view* view) {
+  return guarded([&]() -> pyccl_code {
+    if (communicator == nullptr) return refuse("pyccl_get_view: communicator is NULL");
+    if (view == nullptr) return refuse("pyccl_get_view: view is NULL");
+    const auto& runtime = *communicator->shared->communicator;
+    const auto snapshot = runtime.view();
+    if (snapshot.ended) return report(snapshot.end_reason);
+    view->peer = runtime.peer().value;
+    view->rank = snapshot.rank;
+    view->world_size = static_cast<std::int32_t>(snapshot.peers.size());
+    view->epoch_incarnation = snapshot.epoch.incarnation;
+    view->epoch_counter = snapshot.epoch.counter;
+    return PYCCL_OK;
+  });
+}
+
+int pyccl_peers_pending(const pyccl_communicator* communicator) {
+  if (communicator == nullptr) return 0;
+  return communicator->shared->peers_pending.load(std::memory_order_relaxed) ? 1 : 0;
+}
+
+pyccl_code pyccl_update(pyccl_communicator* communicator, double timeout) {
+  return run(communicator, timeout, "pyccl_update: communicator is NULL",
+             [](auto& runtime, Duration limit) { return runtime.update(limit); });
+}
+
+pyccl_code pyccl_leave(pyccl_communicator* communicator, double timeout) {
+  return run(communicator, timeout, "pyccl_leave: communicator is NULL",
+             [](auto& runtime, Duration limit) { return runtime.leave(limit); });
+}
+
+pyccl_code pyccl_barrier(pyccl_communicator* communicator, uint32_t tag, double timeout) {
+  return run(communicator, timeout, "pyccl_barrier: communicator is NULL",
+             [tag](auto& runtime, Duration limit) {
+               return runtime.barrier(tag, limit, pyccl::runtime::Then::waits);
+             });
+}
+
+void pyccl_close(pyccl_communicator* communicator) {
+  if (communicator != nullptr) communicator->shared->communicator->close();
+}
+
+void pyccl_free(pyccl_communicator* communicator) {
+  if (communicator == nullptr) return;
+  // Works may hold the shared part; its thread ends here all the same.
+  communicator->shared->communicator->close();
+  delete communicator;
+}
+
+}  // extern "C"

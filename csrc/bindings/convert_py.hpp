@@ -1,0 +1,26 @@
+// Small conversions that several classes of the module need: durations, epochs, and a Status as the
+// exception that pyccl/errors.py makes of it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "base/time.hpp"
+#include "protocol/limits.hpp"
+
+namespace pyccl::bindings {
+
+// Seconds as Python gives them; what is too long to count is as good as endless.
+Duration to_duration(double seconds);
+
+// A Timing in which the named limits (seconds) replace the defaults.
+protocol::Timing to_timing(const pybind11::dict& limits);
+
+// (code, reason, peer or None), the arguments of pyccl.errors.from_status().
+pybind11::tuple to_tuple(const Status& status);
+pybind11::tuple to_tuple(Epoch epoch);
+
+[[noreturn]] void throw_status(const Status& status);
+
+}  // namespace pyccl::bindings

@@ -1,0 +1,58 @@
+// Work for Python; see work_py.hpp.
+#include "bindings/work_py.hpp"
+
+#include <algorithm>
+
+#include "bindings/convert_py.hpp"
+#include "bindings/log_py.hpp"
+#include "bindings/register_py.hpp"
+
+namespace py = pybind11;
+
+namespace pyccl::bindings {
+namespace {
+
+// Keyboard interrupts are promised within 200 ms; a blocking call also needs time to cancel.
+constexpr Duration slice_max = 50ms;
+
+// What became of a call: (status, the fields of pyccl.OperationInfo in their order).
+py::tuple outcome(const OpenCall& call) {
+  if (!call.work->done()) throw py::value_error("the call has not ended");
+  const engine::OperationInfo& info = call.work->info();
+  return py::make_tuple(
+      to_tuple(call.work->status()),
+      py::make_tuple(info.world_size, info.members, to_tuple(info.epoch), info.attempts,
+                     info.bytes_sent, info.bytes_received, info.seconds, info.algorithm,
+                     info.weight_sum, info.peers_pending));
+}
+
+}  // namespace
+
+bool wait(OpenCall& call, double seconds, bool interruptible) {
+  const bool bounded = seconds >= 0.0;
+  Duration left = bounded ? to_duration(seconds) : Duration::max();
+  while (!call.work->done()) {
+    const Duration slice = std::min(left, slice_max);
+    {
+      const py::gil_scoped_release unlocked;
+      if (call.work->wait(slice)) break;
+    }
+    if (interruptible && PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (bounded) left -= slice;
+    if (left <= Duration::zero()) return call.work->done();
+  }
+  call.buffers.release();
+  return true;
+}
+
+void register_work(py::module_& module) {
+  py::class_<OpenCall, OpenCallPtr>(module, "Work")
+      .def("wait", &wait, py::arg("seconds"), py::arg("interruptible") = true)
+      .def("done", [](const OpenCall& call) { return call.work->done(); })
+      .def("outcome", &outcome)
+      .def("notify", [](const OpenCall& call, int fd) {
+        call.work->on_done([fd] { ring(fd); });
+      }, py::arg("fd"));
+}
+
+}  // namespace pyccl::bindings

@@ -1,0 +1,260 @@
+// Where segments meet operations: routing what arrives, choosing what leaves, keeping early data.
+#include "engine/executor.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/mark.hpp"
+
+namespace pyccl::engine {
+
+void Executor::add(OpKey key, std::unique_ptr<Operation> operation) {
+  auto& next = next_seq_[{key.group, key.tag}];
+  next = std::max(next, key.seq + 1);
+  operations_[key] = std::move(operation);
+}
+
+Operation* Executor::find(OpKey key) {
+  const auto found = operations_.find(key);
+  return found == operations_.end() ? nullptr : found->second.get();
+}
+
+bool Executor::finished(OpKey key) const {
+  const auto next = next_seq_.find({key.group, key.tag});
+  return next != next_seq_.end() && key.seq < next->second && !operations_.contains(key);
+}
+
+void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& peers) {
+  Operation* operation = find(id.key);
+  PYCCL_ASSERT(operation != nullptr);
+  halt(*operation);
+  operation->begin(id, attempt, self_, peers);
+  const auto early = stashed_.find(id);
+  if (early != stashed_.end()) {
+    PYCCL_MARK("data comes before the operation is posted");
+    const std::vector<Stashed> segments = std::move(early->second);
+    stashed_.erase(early);
+    for (const Stashed& each : segments) {
+      stash_bytes_[each.from] -= each.header.length;
+      replay(*operation, each);
+    }
+  }
+  check_whole(*operation);
+}
+
+void Executor::replay(Operation& operation, const Stashed& stashed) {
+  transport::MutablePieces target;
+  const transport::ReadToken token = ++local_token_;
+  operation.segment(stashed.from, stashed.header, token, target);
+  if (target.empty()) return;
+  std::size_t done = 0;
+  for (const MutableByteView piece : target.view()) {
+    std::memcpy(piece.data(), stashed.payload.data() + done, piece.size());
+    done += piece.size();
+  }
+  operation.segment_end(stashed.from, stashed.header, token, true);
+}
+
+void Executor::peer_posted(OpId id, PeerId peer, double weight) {
+  Operation* operation = find(id.key);
+  if (operation == nullptr || operation->id() != id || !operation->running()) return;
+  const auto eager = eager_by_operation_.find({id.key, peer});
+  if (eager != eager_by_operation_.end()) {
+    eager_sent_[peer] -= eager->second;
+    eager_by_operation_.erase(eager);
+  }
+  operation->posted(peer, weight);
+  check_whole(*operation);
+}
+
+void Executor::halt(Operation& operation) {
+  if (!operation.running()) return;
+  for (const PeerId peer : operation.peers()) {
+    transport::Channel* channel = host_.channel(peer);
+    if (channel != nullptr) channel->forget(operation.id());
+  }
+  for (const auto& [peer, token] : operation.reads()) {
+    transport::Channel* channel = host_.channel(peer);
+    if (channel != nullptr) channel->redirect(token);
+  }
+  operation.halt();
+}
+
+std::unique_ptr<Operation> Executor::finish(OpKey key, bool committed) {
+  const auto found = operations_.find(key);
+  if (found == operations_.end()) return nullptr;
+  std::unique_ptr<Operation> operation = std::move(found->second);
+  halt(*operation);
+  operations_.erase(found);
+  std::erase_if(eager_by_operation_, [&](const auto& entry) {
+    if (entry.first.first != key) return false;
+    eager_sent_[entry.first.second] -= entry.second;
+    return true;
+  });
+  if (committed) {
+    operation->commit();
+  } else {
+    operation->roll_back();
+  }
+  return operation;
+}
+
+void Executor::install(const protocol::View& view) {
+  epoch_ = view.epoch;
+  for (auto& [key, operation] : operations_) halt(*operation);
+  eager_sent_.clear();
+  eager_by_operation_.clear();
+  std::erase_if(stashed_, [&](const auto& entry) {
+    if (entry.first.epoch >= epoch_ || PYCCL_MUTANT("stash-kept-over-views")) return false;
+    for (const Stashed& each : entry.second) stash_bytes_[each.from] -= each.header.length;
+    return true;
+  });
+  // Whose channel has been closed ends no segment any more.
+  const auto gone = [&](PeerId peer) { return view.find(peer) == nullptr; };
+  for (auto& [op, segments] : stashed_) {
+    std::erase_if(segments, [&](const Stashed& each) { return gone(each.from); });
+  }
+  std::erase_if(stash_reads_, [&](const auto& entry) { return gone(entry.first.first); });
+  std::erase_if(stash_bytes_, [&](const auto& entry) { return gone(entry.first); });
+}
+
+void Executor::segment(PeerId from, const transport::SegmentHeader& header,
+                       transport::ReadToken token, transport::MutablePieces& target) {
+  if (header.op.epoch < epoch_ && !PYCCL_MUTANT("forget-epoch-on-data")) {
+    PYCCL_MARK("data of an older view");
+    return;
+  }
+  Operation* operation = find(header.op.key);
+  const bool current = operation != nullptr && operation->running() &&
+                       (operation->id() == header.op || PYCCL_MUTANT("forget-epoch-on-data"));
+  if (!current) {
+    if (header.op.epoch == epoch_ && finished(header.op.key)) return;
+    stash(from, header, token, target);
+    return;
+  }
+  operation->segment(from, header, token, target);
+  if (header.empty) check_whole(*operation);
+}
+
+void Executor::stash(PeerId from, const transport::SegmentHeader& header,
+                     transport::ReadToken token, transport::MutablePieces& target) {
+  // Twice the budget: a sender may have gone on to the next view while this peer has not.
+  std::uint64_t& bytes = stash_bytes_[from];
+  if (bytes + header.length > 2 * eager_bytes_max) {
+    PYCCL_MARK("early data beyond the budget");
+    return;
+  }
+  bytes += header.length;
+  if (header.empty) {
+    stashed_[header.op].push_back({from, header, {}});
+    return;
+  }
+  Stashed& read = stash_reads_[{from, token}];
+  read = {from, header, Bytes(header.length)};
+  target.push(read.payload);
+}
+
+void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
+                           transport::ReadToken token, bool complete) {
+  const auto reading = stash_reads_.find({from, token});
+  if (reading != stash_reads_.end()) {
+    Stashed stashed = std::move(reading->second);
+    stash_reads_.erase(reading);
+    Operation* operation = find(header.op.key);
+    const bool current =
+        operation != nullptr && operation->running() && operation->id() == header.op;
+    if (complete && !current && header.op.epoch >= epoch_ && !finished(header.op.key)) {
+      stashed_[header.op].push_back(std::move(stashed));
+      return;
+    }
+    stash_bytes_[from] -= header.length;
+    if (!complete || !current) return;
+    replay(*operation, stashed);
+    check_whole(*operation);
+    return;
+  }
+  Operation* operation = find(header.op.key);
+  if (operation == nullptr || !operation->running()) return;
+  operation->segment_end(from, header, token, complete);
+  check_whole(*operation);
+}
+
+void Executor::check_whole(Operation& operation) {
+  if (operation.all_posted() && operation.weight_sum() == 0.0 &&
+      !operation.descriptor().parts.empty()) {
+    host_.operation_refused(
+        operation.id().key,
+        Status(Code::invalid_argument, "the weights of all members are 0: nobody contributes"));
+    return;
+  }
+  if (operation.became_whole()) host_.operation_whole(operation.id());
+}
+
+std::uint64_t Executor::eager_budget(const Operation& operation) const {
+  const std::uint64_t share =
+      eager_bytes_total / std::max<std::size_t>(operation.peers().size(), 1);
+  return std::min(share, eager_bytes_max);
+}
+
+bool Executor::send_one(Operation& operation, PeerId peer, transport::Channel& channel) {
+  if (!operation.running() || !operation.has_segment(peer)) return false;
+  const bool open = operation.has_posted(peer);
+  const std::uint32_t most = operation.descriptor().segment_bytes;
+  if (!open && eager_sent_[peer] + most > eager_budget(operation)) return false;
+  transport::SegmentHeader header;
+  transport::Pieces pieces;
+  if (!operation.next_segment(peer, header, pieces)) return false;
+  if (!open) {
+    eager_sent_[peer] += header.length;
+    eager_by_operation_[{operation.id().key, peer}] += header.length;
+  }
+  channel.send_segment(header, pieces);
+  return true;
+}
+
+void Executor::pump(PeerId peer) {
+  transport::Channel* channel = host_.channel(peer);
+  if (channel == nullptr) return;
+  // One segment of each operation in turn, so that a small one is not stuck behind a large one.
+  bool more = true;
+  while (more && channel->has_room()) {
+    more = false;
+    for (auto& [key, operation] : operations_) {
+      if (!channel->has_room()) break;
+      more = send_one(*operation, peer, *channel) || more;
+    }
+  }
+}
+
+void Executor::pump() {
+  std::vector<PeerId> peers;
+  for (auto& [key, operation] : operations_) {
+    for (const PeerId peer : operation->peers()) {
+      if (peer != self_ && operation->running() && operation->has_segment(peer)) {
+        peers.push_back(peer);
+      }
+    }
+  }
+  std::ranges::sort(peers);
+  const auto repeated = std::ranges::unique(peers);
+  peers.erase(repeated.begin(), repeated.end());
+  for (const PeerId peer : peers) pump(peer);
+}
+
+PeerLoad Executor::load() const {
+  PeerLoad load{operations_.size(), pools_.slots.slots_out(), 0, 0};
+  for (const auto& [peer, bytes] : stash_bytes_) {
+    load.stash_bytes += bytes;
+    load.stash_bytes_most = std::max(load.stash_bytes_most, bytes);
+  }
+  return load;
+}
+
+void Executor::trim() {
+  pools_.memory.trim();
+  pools_.slots.trim();
+}
+
+}  // namespace pyccl::engine

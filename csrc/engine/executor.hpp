@@ -1,0 +1,94 @@
+// All open operations of a peer: decides which segment goes next on each channel, and finds the
+// operation that an incoming segment belongs to.
+//
+// Flow control: a member that has posted an operation has memory for all of it. Until its Posted
+// has arrived here, it gets an eager budget of bytes only, which it keeps aside; what goes beyond
+// is a violation and thrown away, so nobody can make a peer allocate.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "engine/operation.hpp"
+#include "transport/channel.hpp"
+
+namespace pyccl::engine {
+
+inline constexpr std::uint64_t eager_bytes_max = 1 << 20;     // per peer
+inline constexpr std::uint64_t eager_bytes_total = 32 << 20;  // over all peers
+
+class ExecutorHost {
+ public:
+  virtual ~ExecutorHost() = default;
+  virtual transport::Channel* channel(PeerId) = 0;  // nullptr: none at present
+  virtual void operation_whole(OpId) = 0;
+  virtual void operation_refused(OpKey, Status) = 0;
+};
+
+class Executor {
+ public:
+  Executor(ExecutorHost& host, PeerId self, std::uint32_t segment_bytes)
+      : host_(host), self_(self), pools_(segment_bytes) {}
+
+  Pools& pools() { return pools_; }
+
+  void add(OpKey, std::unique_ptr<Operation>);
+  Operation* find(OpKey);
+  // An attempt begins among `peers`, the group in rank order.
+  void start(OpId, std::uint32_t attempt, const std::vector<PeerId>& peers);
+  void peer_posted(OpId, PeerId, double weight);
+  // Takes the operation out, its memory untouched from here on: committed, or rolled back.
+  std::unique_ptr<Operation> finish(OpKey, bool committed);
+  // The number is free again: nobody but this peer had posted it.
+  void withdraw(OpKey key) { next_seq_[{key.group, key.tag}] = key.seq; }
+  // What belongs to older views is void; running attempts stop. Follows the closing of the channels
+  // to those that are not in the view.
+  void install(const protocol::View&);
+
+  void segment(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+               transport::MutablePieces& target);
+  void segment_end(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+                   bool complete);
+
+  // Hands segments to the channels that have room.
+  void pump();
+  void pump(PeerId);
+  // After a while without operations: lets go of what was kept warm.
+  void trim();
+  bool idle() const { return operations_.empty(); }
+  PeerLoad load() const;
+
+ private:
+  struct Stashed {
+    PeerId from;
+    transport::SegmentHeader header;
+    Bytes payload;
+  };
+
+  bool finished(OpKey) const;
+  void halt(Operation&);
+  void stash(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+             transport::MutablePieces& target);
+  void replay(Operation&, const Stashed&);
+  void check_whole(Operation&);
+  bool send_one(Operation&, PeerId, transport::Channel&);
+  std::uint64_t eager_budget(const Operation&) const;
+
+  ExecutorHost& host_;
+  PeerId self_;
+  Pools pools_;
+  Epoch epoch_;
+  std::map<OpKey, std::unique_ptr<Operation>> operations_;
+  std::map<std::pair<GroupId, std::uint32_t>, std::uint32_t> next_seq_;  // posted so far
+  std::map<OpId, std::vector<Stashed>> stashed_;
+  std::map<std::pair<PeerId, transport::ReadToken>, Stashed> stash_reads_;
+  std::map<PeerId, std::uint64_t> stash_bytes_;
+  std::map<PeerId, std::uint64_t> eager_sent_;  // to peers that had not posted yet, this view
+  std::map<std::pair<OpKey, PeerId>, std::uint64_t> eager_by_operation_;
+  transport::ReadToken local_token_ = 1ull << 63;  // for replays; channels count from 1
+};
+
+}  // namespace pyccl::engine

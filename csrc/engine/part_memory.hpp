@@ -1,0 +1,102 @@
+// The memory of one part of an operation: all its arrays of one data type, seen as one run of
+// bytes.
+//
+// Contract C4 asks that inputs survive a failure, and a retry needs them. So:
+//   out of place  the output is scratch until the end; the input is never written.
+//   in place      a work buffer holds partial sums first and then, range by range, what a final
+//                 value has overwritten; the array itself sees final values only.
+//   packed        many small arrays: the operation runs on a packed copy, and the arrays are
+//                 written only when it has been committed.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/memory.hpp"
+#include "engine/request.hpp"
+#include "kernels/kernels.hpp"
+#include "transport/connection.hpp"
+
+namespace pyccl::engine {
+
+// Bytes [begin, end) of a part.
+struct ByteRange {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::uint64_t size() const { return end - begin; }
+};
+
+class PartMemory {
+ public:
+  PartMemory(kernels::DataType dtype, MemoryPool& pool) : dtype_(dtype), pool_(&pool) {}
+  ~PartMemory() { release(); }
+  PartMemory(PartMemory&&) = default;
+
+  void add(const Array& array);
+  // After the last add(): decides whether to pack.
+  void seal(std::uint32_t segment_bytes);
+
+  // Begins an attempt: the input is what the caller gave. `snapshot`: sends read a copy, because
+  // the plan may overwrite the input while it is still being sent.
+  void begin(bool uses_partial, bool snapshot);
+  // Puts back what was overwritten. Idempotent.
+  void restore();
+  // The result is final: packed arrays are written.
+  void publish();
+  void release();
+
+  kernels::DataType dtype() const { return dtype_; }
+  std::uint64_t count() const { return bytes_ / kernels::size_of(dtype_); }
+  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t work_bytes() const { return work_.size() + packed_.size(); }
+
+  // To be called before a final value is written to `range` for the first time.
+  void before_result(ByteRange range);
+
+  // Where a range lies; several runs if the part is a list of arrays, pieces_max at most.
+  void input_pieces(ByteRange range, transport::Pieces& pieces) const;
+  void partial_pieces(ByteRange range, transport::Pieces& pieces) const;
+  void result_pieces(ByteRange range, transport::MutablePieces& pieces) const;
+
+  // Calls visit(input, partial, result, bytes) for each contiguous run of `range`.
+  template <class Visit>
+  void for_each_run(ByteRange range, Visit visit) const {
+    for (std::size_t i = first_run(range.begin); i < runs_.size(); ++i) {
+      const Run& run = runs_[i];
+      if (run.begin >= range.end) break;
+      const std::uint64_t from = std::max(range.begin, run.begin);
+      const std::uint64_t upto = std::min(range.end, run.begin + run.size);
+      if (from == upto) continue;
+      std::byte* output = run.output + (from - run.begin);
+      const std::byte* input = snapshot_ ? work_.data() + from : run.input + (from - run.begin);
+      std::byte* partial = in_place_ ? work_.data() + from : output;
+      visit(input, partial, output, static_cast<std::size_t>(upto - from));
+    }
+  }
+
+ private:
+  struct Run {
+    std::uint64_t begin = 0;
+    std::uint64_t size = 0;
+    const std::byte* input = nullptr;
+    std::byte* output = nullptr;
+  };
+
+  std::size_t first_run(std::uint64_t offset) const;
+  bool too_scattered(std::uint32_t segment_bytes) const;
+
+  kernels::DataType dtype_;
+  MemoryPool* pool_;
+  std::uint64_t bytes_ = 0;
+  std::vector<Run> runs_;    // what the plan works on
+  std::vector<Run> arrays_;  // the caller's, if packed
+  bool in_place_ = false;
+  bool keeps_overwritten_ = false;
+  bool snapshot_ = false;
+  LargeBuffer packed_;
+  LargeBuffer work_;
+  std::vector<ByteRange> overwritten_;
+};
+
+}  // namespace pyccl::engine

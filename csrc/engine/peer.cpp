@@ -1,0 +1,391 @@
+// The parts of a peer put together: what the Member asks for is done here, what the channels and
+// the executor observe goes to the Member.
+//
+// Callbacks only note facts; everything that follows from them happens in end_turn(), when no
+// callback is on the stack. So nothing is freed under the feet of its caller.
+#include "engine/peer.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/mark.hpp"
+#include "engine/coordinator_link.hpp"
+#include "engine/executor.hpp"
+#include "engine/mesh.hpp"
+#include "protocol/codec.hpp"
+#include "protocol/member.hpp"
+
+namespace pyccl::engine {
+namespace {
+
+constexpr Duration idle_limit = 30s;  // then memory that was kept warm is let go
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+
+class PeerImplementation final : public Peer,
+                                 private MeshHost,
+                                 private ExecutorHost,
+                                 private CoordinatorLinkHost {
+ public:
+  PeerImplementation(const PeerOptions& options, transport::Network& network, const Clock& clock)
+      : options_(options),
+        clock_(clock),
+        mesh_(mesh_options(options), network, clock, *this),
+        link_(*this, network, clock, options.coordinator, options.seed + 1),
+        executor_(*this, options.peer, options.segment_bytes) {}
+
+  Status start() {
+    Status listening = mesh_.listen();
+    if (!listening.ok()) return listening;
+    protocol::MemberOptions member;
+    member.peer = options_.peer;
+    member.group = options_.group;
+    member.role = options_.role;
+    member.addresses = options_.advertise;
+    if (member.addresses.empty()) member.addresses.push_back(mesh_.address());
+    member.timing = options_.timing;
+    member_.emplace(member, clock_.now());
+    link_.start();
+    return {};
+  }
+
+  void all_reduce(Ticket ticket, AllReduceRequest request) override {
+    // A mirror holds what the others compute and adds nothing.
+    if (options_.role == protocol::Role::mirror) request.weight = 0.0;
+    const Status checked = check(request);
+    if (!checked.ok()) {
+      finished(ticket, checked);
+      return;
+    }
+    post(ticket, protocol::Collective::all_reduce, request);
+  }
+
+  void barrier(Ticket ticket, std::uint32_t tag, Time deadline) override {
+    AllReduceRequest request;
+    request.tag = tag;
+    request.deadline = deadline;
+    post(ticket, protocol::Collective::barrier, request);
+  }
+
+  void update(Ticket ticket, Time deadline) override {
+    if (!usable(ticket)) return;
+    if (update_) {
+      finished(ticket, Status(Code::invalid_argument, "update() is already running"));
+      return;
+    }
+    const Status status = member_->request_update(clock_.now(), deadline);
+    if (status.ok()) {
+      update_ = ticket;
+    } else {
+      finished(ticket, status);
+    }
+  }
+
+  void leave(Ticket ticket, Time deadline) override {
+    if (!usable(ticket)) return;
+    const Status status = member_->request_leave(clock_.now(), deadline);
+    if (status.ok()) {
+      leave_ = ticket;
+    } else {
+      finished(ticket, status);
+    }
+  }
+
+  void cancel(Ticket ticket) override {
+    const auto found = keys_.find(ticket);
+    if (ended_ || found == keys_.end()) return;
+    member_->refuse(clock_.now(), found->second,
+                    Status(Code::cancelled, "given up by its caller", options_.peer));
+    // Not at the decision but now: the caller wants its memory back.
+    give_back_.push_back(found->second);
+  }
+
+  void close() override {
+    if (!closed_) end(Status(Code::closed, "the communicator has been closed"));
+    closed_ = true;
+    link_.close();
+    mesh_.close(Status(Code::closed, "the peer has closed"));
+  }
+
+  void tick() override {
+    if (closed_) return;
+    const Time now = clock_.now();
+    if (!ended_) {
+      member_->tick(now);
+      link_.tick();
+      mesh_.tick();
+      if (!member_->admitted() && now >= options_.connect_deadline) end(connect_failure());
+    }
+    if (idle_since_ && now - *idle_since_ >= idle_limit) {
+      executor_.trim();
+      idle_since_.reset();
+    }
+  }
+
+  std::optional<Time> next_deadline() const override {
+    if (closed_) return std::nullopt;
+    std::optional<Time> next;
+    if (idle_since_) next = *idle_since_ + idle_limit;
+    if (ended_) return next;
+    next = earlier(next, earlier(mesh_.next_deadline(), link_.next_deadline()));
+    next = earlier(next, member_->next_deadline());
+    if (!member_->admitted()) next = earlier(next, options_.connect_deadline);
+    return next;
+  }
+
+  void end_turn() override {
+    if (closed_) return;
+    do {
+      drain();
+      executor_.pump();
+    } while (!member_->outbox.empty());
+    mesh_.flush();
+    link_.flush();
+  }
+
+  const protocol::View& view() const override { return member_->view(); }
+  std::string address() const override { return mesh_.address(); }
+  std::optional<OpKey> key_of(Ticket ticket) const override {
+    const auto found = keys_.find(ticket);
+    return found == keys_.end() ? std::nullopt : std::optional(found->second);
+  }
+  PeerLoad load() const override { return executor_.load(); }
+
+ private:
+  static MeshOptions mesh_options(const PeerOptions& options) {
+    return {options.peer,          options.listen, options.connections,
+            options.segment_bytes, options.timing, options.seed};
+  }
+
+  Status connect_failure() const {
+    if (!link_.connected()) {
+      return Status(Code::coordinator_unavailable, "no coordinator at " +
+                                                       options_.coordinator.front() + ": " +
+                                                       link_.last_failure().reason());
+    }
+    return Status(Code::not_admitted,
+                  "the members have not reached a boundary: every one of them must call update()");
+  }
+
+  bool usable(Ticket ticket) {
+    if (!ended_) return true;
+    finished(ticket, end_reason_);
+    return false;
+  }
+
+  void finished(Ticket ticket, Status status, OperationInfo info = {}) {
+    events.push_back(Finished{ticket, std::move(status), std::move(info)});
+  }
+
+  void post(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request) {
+    if (!usable(ticket)) return;
+    idle_since_.reset();
+    auto operation = std::make_unique<Operation>(ticket, kind, request, options_.segment_bytes,
+                                                 clock_.now(), executor_.pools());
+    const Result<OpKey> key = member_->post(clock_.now(), request.tag, operation->descriptor(),
+                                            request.weight, request.deadline);
+    if (!key.ok()) {
+      finished(ticket, key.status());
+      return;
+    }
+    keys_[ticket] = key.value();
+    executor_.add(key.value(), std::move(operation));
+  }
+
+  // ---- what the Member asks for
+  void drain() {
+    while (!member_->outbox.empty() && !ended_) {
+      const auto effects = std::exchange(member_->outbox, {});
+      for (const protocol::MemberEffect& effect : effects) {
+        if (ended_) break;
+        std::visit([this](const auto& each) { carry_out(each); }, effect);
+      }
+    }
+    if (ended_) member_->outbox.clear();
+    for (const OpKey key : std::exchange(give_back_, {})) release_memory(key);
+  }
+
+  void carry_out(const protocol::SendToCoordinator& effect) { link_.send(effect.message); }
+
+  void carry_out(const protocol::SendToPeer& effect) {
+    transport::Channel* channel = mesh_.channel(effect.to);
+    if (channel != nullptr) channel->send_message(protocol::encode(effect.message));
+  }
+
+  void carry_out(const protocol::RedialCoordinator& effect) { link_.redial(effect.reason); }
+
+  void carry_out(const protocol::ConnectTo& effect) {
+    mesh_.connect(effect.epoch, effect.run, effect.members);
+  }
+
+  void carry_out(const protocol::ViewInstalled& effect) {
+    mesh_.install(effect.view);
+    executor_.install(effect.view);
+    for (const protocol::MemberInfo& member : effect.view.members) {
+      if (member.peer != options_.peer && !mesh_.open(member.peer)) {
+        member_->channel_broken(clock_.now(), member.peer);
+      }
+    }
+    events.push_back(ViewChanged{effect.view});
+  }
+
+  void carry_out(const protocol::StartOperation& effect) {
+    if (executor_.find(effect.op.key) == nullptr) return;
+    executor_.start(effect.op, effect.attempt, view().group_members(effect.op.key.group));
+  }
+
+  void carry_out(const protocol::PeerPosted& effect) {
+    executor_.peer_posted(effect.op, effect.peer, effect.weight);
+  }
+
+  void carry_out(const protocol::OperationCommitted& effect) {
+    finish(effect.op.key, {}, effect.hint);
+  }
+
+  void carry_out(const protocol::OperationFailed& effect) {
+    finish(effect.op, effect.status, false);
+  }
+
+  void carry_out(const protocol::OperationWithdrawn& effect) {
+    finish(effect.op, Status(Code::cancelled, "given up by its caller", options_.peer), false);
+    executor_.withdraw(effect.op);
+  }
+
+  void carry_out(const protocol::UpdateFinished& effect) {
+    if (update_) finished(*std::exchange(update_, std::nullopt), effect.status);
+  }
+
+  void carry_out(const protocol::LeaveFinished&) {
+    // Before the end, which would fail it like every other open call.
+    if (leave_) finished(*std::exchange(leave_, std::nullopt), {});
+    end(Status(Code::closed, "this peer has left the run"));
+  }
+
+  void carry_out(const protocol::Ended& effect) { end(effect.status); }
+
+  void carry_out(const protocol::Note& effect) {
+    events.push_back(Log{LogLevel::info, effect.text});
+  }
+
+  void finish(OpKey key, const Status& status, bool hint) {
+    const auto operation = executor_.finish(key, status.ok());
+    if (operation == nullptr) return;
+    keys_.erase(operation->ticket());
+    released_.erase(key);
+    OperationInfo info = operation->info(clock_.now(), hint);
+    finished(operation->ticket(), status, std::move(info));
+    if (executor_.idle()) idle_since_ = clock_.now();
+  }
+
+  // A cancelled operation: its memory is the caller's again, the number stays open until decided.
+  void release_memory(OpKey key) {
+    Operation* operation = executor_.find(key);
+    if (operation == nullptr || member_->said_done(key) || !released_.insert(key).second) return;
+    PYCCL_MARK("an operation is given up by its caller");
+    keys_.erase(operation->ticket());
+    const Ticket ticket = operation->ticket();
+    executor_.finish(key, false);
+    finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer));
+  }
+
+  void end(const Status& status) {
+    if (ended_) return;
+    ended_ = true;
+    end_reason_ = status;
+    for (const auto& [ticket, key] : std::exchange(keys_, {})) {
+      const auto operation = executor_.finish(key, false);
+      finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{});
+    }
+    if (update_) finished(*std::exchange(update_, std::nullopt), status);
+    if (leave_) finished(*std::exchange(leave_, std::nullopt), status);
+    events.push_back(Ended{status});
+    link_.finish();
+    mesh_.close(status);
+  }
+
+  // ---- what the mesh observes
+  void on_segment(PeerId from, const transport::SegmentHeader& header, transport::ReadToken token,
+                  transport::MutablePieces& target) override {
+    executor_.segment(from, header, token, target);
+  }
+
+  void on_segment_end(PeerId from, const transport::SegmentHeader& header,
+                      transport::ReadToken token, bool complete) override {
+    executor_.segment_end(from, header, token, complete);
+  }
+
+  void on_message(PeerId from, ByteView body) override {
+    const Result<protocol::Message> message = protocol::decode(body);
+    if (!message.ok()) {
+      events.push_back(Log{LogLevel::warning, "dropped a message of peer " + to_string(from) +
+                                                  ": " + message.status().reason()});
+      return;
+    }
+    if (!ended_) member_->receive_from(clock_.now(), from, message.value());
+  }
+
+  void on_room(PeerId to) override { executor_.pump(to); }
+  void on_connections(PeerId, std::size_t) override {}
+
+  void mesh_prepared(Epoch epoch, std::vector<PeerId> unreachable) override {
+    if (!ended_) member_->prepared(clock_.now(), epoch, std::move(unreachable));
+  }
+  void mesh_broken(PeerId peer) override {
+    if (!ended_) member_->channel_broken(clock_.now(), peer);
+  }
+  void mesh_restored(PeerId peer) override {
+    if (!ended_) member_->channel_restored(clock_.now(), peer);
+  }
+
+  // ---- what the executor observes
+  transport::Channel* channel(PeerId peer) override { return mesh_.channel(peer); }
+  void operation_whole(OpId op) override { member_->whole(clock_.now(), op); }
+  void operation_refused(OpKey op, Status why) override { member_->refuse(clock_.now(), op, why); }
+
+  // ---- the coordinator
+  void coordinator_connected() override {
+    if (!ended_) member_->coordinator_connected(clock_.now());
+  }
+  void coordinator_disconnected(const Status&) override {
+    if (!ended_) member_->coordinator_disconnected(clock_.now());
+  }
+  void coordinator_message(const protocol::Message& message) override {
+    if (!ended_) member_->receive(clock_.now(), message);
+  }
+
+  PeerOptions options_;
+  const Clock& clock_;
+  Mesh mesh_;
+  CoordinatorLink link_;
+  Executor executor_;
+  std::optional<protocol::Member> member_;
+  std::map<Ticket, OpKey> keys_;
+  std::set<OpKey> released_;
+  std::vector<OpKey> give_back_;
+  std::optional<Ticket> update_;
+  std::optional<Ticket> leave_;
+  bool ended_ = false;
+  bool closed_ = false;
+  Status end_reason_;
+  std::optional<Time> idle_since_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Peer>> Peer::open(const PeerOptions& options, transport::Network& network,
+                                         const Clock& clock) {
+  PYCCL_ASSERT(options.segment_bytes > 0 && options.segment_bytes <= transport::segment_bytes_max);
+  auto peer = std::make_unique<PeerImplementation>(options, network, clock);
+  const Status started = peer->start();
+  if (!started.ok()) return started;
+  return std::unique_ptr<Peer>(std::move(peer));
+}
+
+}  // namespace pyccl::engine

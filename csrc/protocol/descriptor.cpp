@@ -1,0 +1,52 @@
+// A descriptor as its call looks. Mismatch errors show two of them side by side, so everything that
+// can differ is shown when it is not the default.
+#include <iterator>
+
+#include "protocol/messages.hpp"
+
+namespace pyccl::protocol {
+namespace {
+
+template <std::size_t n>
+std::string name_of(const char* const (&names)[n], std::size_t index, const char* what) {
+  return index < n ? names[index] : what + (" " + std::to_string(index));
+}
+
+constexpr const char* collective_names[] = {"all_reduce", "barrier",        "all_gather",
+                                            "all_to_all", "reduce_scatter", "broadcast",
+                                            "reduce",     "gather",         "scatter"};
+constexpr const char* dtype_names[] = {"f32", "f64", "f16", "bf16", "i8",  "i16",
+                                       "i32", "i64", "u8",  "u16",  "u32", "u64"};
+constexpr const char* reduce_op_names[] = {"sum", "avg",  "prod", "min",
+                                           "max", "band", "bor",  "bxor"};
+constexpr const char* algorithm_names[] = {"auto", "ring", "direct", "one_shot"};
+
+static_assert(std::size(dtype_names) == PYCCL_DTYPE_COUNT);
+static_assert(std::size(reduce_op_names) == PYCCL_REDOP_COUNT);
+
+bool reduces(Collective kind) {
+  return kind == Collective::all_reduce || kind == Collective::reduce_scatter ||
+         kind == Collective::reduce;
+}
+
+}  // namespace
+
+std::string to_string(const Descriptor& descriptor) {
+  std::string inside;
+  const auto add = [&](const std::string& text) { inside += (inside.empty() ? "" : ", ") + text; };
+  if (reduces(descriptor.kind)) add(name_of(reduce_op_names, descriptor.reduce_op, "op"));
+  for (const Part& part : descriptor.parts) {
+    add(name_of(dtype_names, part.dtype, "dtype") + "[" + std::to_string(part.count) + "]");
+  }
+  if (descriptor.root >= 0) add("root=" + std::to_string(descriptor.root));
+  if (descriptor.algorithm != PYCCL_ALGORITHM_AUTO) {
+    add("algorithm=" + name_of(algorithm_names, descriptor.algorithm, "algorithm"));
+  }
+  if (descriptor.on_loss == OnLoss::raise) add("on_loss=raise");
+  if (descriptor.segment_bytes != 0)
+    add("segments of " + std::to_string(descriptor.segment_bytes) + " bytes");
+  return name_of(collective_names, static_cast<std::size_t>(descriptor.kind), "collective") + "(" +
+         inside + ")";
+}
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,52 @@
+// Every bound of the protocol, and the timing that both machines share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/time.hpp"
+
+namespace pyccl::protocol {
+
+inline constexpr std::uint32_t version = 1;
+inline constexpr std::size_t members_max = 256;
+inline constexpr std::size_t joiners_max = 256;
+inline constexpr std::size_t operations_open_max = 1024;  // per member, over all tags
+inline constexpr std::size_t tags_max = 4096;             // per group and run
+inline constexpr std::size_t parts_max = 12;              // of a descriptor: one per data type
+inline constexpr std::size_t name_bytes_max = 256;        // group names
+inline constexpr std::size_t reason_bytes_max = 1024;     // texts that travel; longer ones are cut
+inline constexpr std::size_t addresses_max = 8;
+inline constexpr std::size_t address_bytes_max = 256;
+inline constexpr std::size_t message_bytes_max = 1 << 21;
+inline constexpr std::size_t operation_reason_bytes_max =
+    384;  // of one operation: many travel in one message
+inline constexpr std::size_t committed_kept_max =
+    2048;  // remembered by a member for reports of the present view
+inline constexpr std::size_t reported_max = operations_open_max + committed_kept_max;
+inline constexpr std::size_t decisions_max = 2 * reported_max;  // of one group, in one view
+inline constexpr std::size_t awaited_max = 8;
+inline constexpr std::size_t held_max =
+    4 * operations_open_max;  // messages of a later view, per peer
+
+// The largest message is a View: all members with all their addresses, the decisions of one group,
+// a number per tag. Those decisions that carry a reason are at most the open operations of the
+// members, which agree on nearly all.
+static_assert(members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16) +
+                  decisions_max * 32 + 2 * operations_open_max * operation_reason_bytes_max +
+                  tags_max * 12 + reason_bytes_max + 64 <
+              message_bytes_max);
+
+struct Timing {
+  Duration heartbeat_limit = 4s;  // silence after which a peer counts as dead
+  Duration reconnect_grace = 2s;  // for a reachable peer whose control connection broke
+  Duration recovery_limit =
+      10s;  // a restarted coordinator waits so long for the members of its last view
+  Duration prepare_limit = 5s;  // to reach the joiners of a view
+  Duration link_limit = 10s;    // two living members without any connection
+  Duration decision_limit =
+      10s;  // after a deadline, for the coordinator's decision; then: outcome unknown
+  Duration heartbeat_interval() const { return heartbeat_limit / 5; }
+};
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,227 @@
+// Member: its connection to the coordinator, its clock, and its end.
+#include "protocol/member.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/mark.hpp"
+
+namespace pyccl::protocol {
+
+Member::Member(MemberOptions options, Time now)
+    : options_(std::move(options)),
+      group_(group_id(options_.group)),
+      last_heard_(now),
+      heartbeat_due_(now) {
+  PYCCL_ASSERT(options_.peer);
+}
+
+void Member::send(Message message) {
+  if (connected_) outbox.push_back(SendToCoordinator{std::move(message)});
+}
+
+void Member::note(std::string text) { outbox.push_back(Note{std::move(text)}); }
+
+void Member::coordinator_connected(Time now) {
+  if (ended()) return;
+  connected_ = true;
+  last_heard_ = now;
+  heartbeat_due_ = now + options_.timing.heartbeat_interval();
+  if (options_.group.size() > name_bytes_max) {
+    return end({Code::invalid_argument,
+                "the group's name is longer than " + std::to_string(name_bytes_max) + " bytes"});
+  }
+  if (state_ == State::joiner) {
+    const MemberInfo self{options_.peer, options_.group, options_.role, options_.addresses};
+    send(Hello{version, {}, self});
+    return;
+  }
+  send(Register{version, options_.peer, view_});
+  resend_requests();
+}
+
+// Whatever was said on the former connection may be lost, so everything that is still wanted is
+// said again. The same after each view, for requests count only for the epoch they name (rule R8).
+void Member::resend_requests() {
+  // Only a report that froze this member is a report (rule R2).
+  if (frozen_) {
+    send(report_);
+  } else if (PYCCL_MUTANT("register-as-report")) {
+    send(make_report());
+  }
+  if (state_ == State::leaving) send(Leave{view_.epoch});
+  for (PeerId peer : broken_) {
+    if (view_.find(peer) != nullptr) send(Suspect{view_.epoch, peer});
+  }
+  if (update_ && update_->sent) send(Update{view_.epoch});
+  for (const auto& [key, operation] : operations_) {
+    if (operation.posted && !operation.refusal.ok()) {
+      send(Refuse{view_.epoch, key, operation.refusal});
+    }
+  }
+}
+
+void Member::coordinator_disconnected(Time) {
+  if (!ended() && connected_) redial("the connection to the coordinator broke");
+}
+
+void Member::redial(std::string reason) {
+  connected_ = false;
+  if (state_ == State::leaving) return finish_leave();  // it goes all the same
+  outbox.push_back(RedialCoordinator{std::move(reason)});
+}
+
+void Member::receive(Time now, const Message& message) {
+  if (ended() || !connected_) return;
+  last_heard_ = now;
+  std::visit(
+      [&](const auto& content) {
+        if constexpr (requires { handle(now, content); }) handle(now, content);
+      },
+      message);
+}
+
+void Member::channel_broken(Time, PeerId peer) {
+  if (ended() || !broken_.insert(peer).second) return;
+  if (view_.find(peer) != nullptr) send(Suspect{view_.epoch, peer});
+}
+
+void Member::channel_restored(Time, PeerId peer) {
+  if (ended()) return;
+  if (broken_.erase(peer) > 0) send(Reachable{view_.epoch, peer});
+  if (state_ != State::member) return;
+  if (std::ranges::find(group_peers_, peer) == group_peers_.end()) return;
+  for (const auto& [key, operation] : operations_) {
+    const OpId op{view_.epoch, key};
+    if (!operation.started) continue;
+    PYCCL_MARK("posted sent again to a peer that was cut off");
+    const auto weight = std::bit_cast<std::uint64_t>(operation.weight);
+    outbox.push_back(SendToPeer{peer, Posted{op, operation.descriptor, weight}});
+    if (operation.whole) outbox.push_back(SendToPeer{peer, Done{op, operation.hint}});
+  }
+  // What this member has committed the peer may still wait for.
+  for (const CommittedOperation& committed : committed_) {
+    outbox.push_back(SendToPeer{peer, Done{{view_.epoch, committed.op}, committed.own_hint}});
+  }
+}
+
+Status Member::request_update(Time, Time deadline) {
+  if (state_ == State::joiner) return {Code::not_admitted, "update() before this peer is admitted"};
+  if (state_ != State::member) return {Code::closed, "update() after this peer has left"};
+  if (update_) return {Code::invalid_argument, "update() is already waiting"};
+  update_ = UpdateRequest{deadline, false, {}};
+  send_update_if_quiet();
+  return {};
+}
+
+Status Member::request_leave(Time, Time deadline) {
+  if (state_ == State::leaving || ended()) return {Code::closed, "this peer has left already"};
+  if (state_ == State::joiner || !connected_) {
+    PYCCL_MARK("left without telling the coordinator");
+    finish_leave();
+    return {};
+  }
+  state_ = State::leaving;
+  leave_deadline_ = deadline;
+  const Status closed(Code::closed, "this peer left while the call was open");
+  for (const auto& [key, operation] : operations_) {
+    if (operation.posted) outbox.push_back(OperationFailed{key, closed});
+  }
+  operations_.clear();
+  if (update_) outbox.push_back(UpdateFinished{closed});
+  update_.reset();
+  send(Leave{view_.epoch});
+  return {};
+}
+
+void Member::finish_leave() {
+  state_ = State::ended;
+  outbox.push_back(LeaveFinished{});
+}
+
+void Member::end(Status status) {
+  state_ = State::ended;
+  outbox.push_back(Ended{std::move(status)});
+}
+
+void Member::expire_update() {
+  std::string text = "not all members called update() in time";
+  if (!update_->missing.empty()) text += "; missing: " + names_of(update_->missing);
+  if (!connected_) text += "; the coordinator can't be reached";
+  const Code code = connected_ ? Code::timeout : Code::coordinator_unavailable;
+  if (update_->sent) send(UpdateWithdrawn{view_.epoch});
+  update_.reset();
+  outbox.push_back(UpdateFinished{Status(code, std::move(text))});
+}
+
+void Member::tick(Time now) {
+  if (ended()) return;
+  if (now >= leave_deadline_) return finish_leave();
+  if (connected_ && now >= last_heard_ + options_.timing.heartbeat_limit) {
+    PYCCL_MARK("silent coordinator dialled again");
+    redial("the coordinator was silent");
+    if (ended()) return;
+  }
+  if (connected_ && now >= heartbeat_due_) {
+    send(Heartbeat{});
+    heartbeat_due_ = now + options_.timing.heartbeat_interval();
+  }
+  if (update_ && now >= update_->deadline) expire_update();
+  for (auto& [key, operation] : operations_) {
+    if (!operation.posted || now < operation.deadline) continue;
+    if (!operation.expired) expire(key, operation);
+    if (now >= operation.deadline + options_.timing.decision_limit) {
+      PYCCL_MARK("outcome unknown");
+      return end({Code::coordinator_unavailable,
+                  "the outcome of " + to_string(key) +
+                      " is unknown: its deadline passed and the coordinator did not decide"});
+    }
+  }
+}
+
+std::optional<Time> Member::next_deadline() const {
+  if (ended()) return std::nullopt;
+  Time next = leave_deadline_;
+  if (connected_) {
+    next = std::min({next, heartbeat_due_, last_heard_ + options_.timing.heartbeat_limit});
+  }
+  if (update_) next = std::min(next, update_->deadline);
+  for (const auto& [key, operation] : operations_) {
+    if (!operation.posted || operation.deadline == never) continue;
+    const bool expired = operation.expired;
+    next = std::min(
+        next, expired ? operation.deadline + options_.timing.decision_limit : operation.deadline);
+  }
+  if (next == never) return std::nullopt;
+  return next;
+}
+
+Member::Load Member::load() const {
+  Load load{open_count_, operations_.size(), 0, committed_.size(), failures_.size()};
+  for (const auto& [peer, messages] : held_) load.held += messages.size();
+  return load;
+}
+
+std::vector<PeerId> Member::peers_of_group() const {
+  std::vector<PeerId> peers;
+  for (PeerId peer : group_peers_) {
+    if (peer != options_.peer) peers.push_back(peer);
+  }
+  return peers;
+}
+
+std::string Member::name_of(PeerId peer) const {
+  const auto rank = view_.rank_of(peer);
+  if (!rank) return "peer " + to_string(peer);
+  return "rank " + std::to_string(*rank);
+}
+
+std::string Member::names_of(const std::vector<PeerId>& peers) const {
+  std::string text;
+  for (PeerId peer : peers) text += (text.empty() ? "" : ", ") + name_of(peer);
+  return text;
+}
+
+}  // namespace pyccl::protocol

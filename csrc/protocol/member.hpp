@@ -1,0 +1,296 @@
+// The peer's side of the protocol, pure: the same inputs give the same outbox. It knows who takes
+// part and which operations are open; it knows no socket, no byte in flight, no clock.
+//
+// The host (engine) feeds it messages and facts and drains `outbox` after each call, in order.
+//
+// An operation's life: post() numbers it; in a view where this member is not frozen it starts:
+// Posted to the group, data, and once the result is whole, Done to the group. Done from all of the
+// group commits it. Freeze stops all of that until the next view, whose decisions end some
+// operations; the others start anew in it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "base/time.hpp"
+#include "protocol/limits.hpp"
+#include "protocol/messages.hpp"
+#include "protocol/view.hpp"
+
+namespace pyccl::protocol {
+
+struct MemberOptions {
+  PeerId peer;
+  std::string group = "default";
+  Role role = Role::worker;
+  std::vector<std::string> addresses;
+  Timing timing;
+};
+
+// ---- what a member asks of its host
+
+// Lost if no connection stands; what matters is said again after the next one (Register).
+struct SendToCoordinator {
+  Message message;
+};
+
+// Any order will do, twice too. What a broken channel lost is sent again by channel_restored().
+struct SendToPeer {
+  PeerId to;
+  Message message;
+};
+
+// Drop the connection to the coordinator and what was read from it, then dial until one stands
+// (rule R12). Also said when the host itself reported that the connection broke.
+struct RedialCoordinator {
+  std::string reason;
+};
+
+// Open channels to these members of a view that is being prepared; answer with prepared(), with
+// those that can't be reached within half of timing.prepare_limit.
+struct ConnectTo {
+  Epoch epoch;
+  RunId run;
+  std::vector<MemberInfo> members;
+};
+
+// The view to use from now on. Channels to peers outside it may be closed. What the view decided
+// of open operations has been said before this.
+struct ViewInstalled {
+  View view;
+};
+
+// Exchange the data of this operation among the members of its group in the present view. `attempt`
+// counts from 1; what an earlier attempt did must be undone first.
+struct StartOperation {
+  OpId op;
+  std::uint32_t attempt = 1;
+};
+
+// Another member of the operation's group has posted it with an equal descriptor. Comes after
+// StartOperation, once per peer and attempt.
+struct PeerPosted {
+  OpId op;
+  PeerId peer;
+  double weight = 1.0;
+};
+
+struct OperationCommitted {
+  OpId op;
+  bool hint = false;
+};
+
+struct OperationFailed {
+  OpKey op;
+  Status status;
+};
+
+struct OperationWithdrawn {
+  OpKey op;
+};
+
+struct UpdateFinished {
+  Status status;
+};
+
+struct LeaveFinished {};
+
+// This peer is out: every open call fails with this status, and the machine takes no further input.
+struct Ended {
+  Status status;
+};
+
+// For the log; said when it changes.
+struct Note {
+  std::string text;
+};
+
+using MemberEffect =
+    std::variant<SendToCoordinator, SendToPeer, RedialCoordinator, ConnectTo, ViewInstalled,
+                 StartOperation, PeerPosted, OperationCommitted, OperationFailed,
+                 OperationWithdrawn, UpdateFinished, LeaveFinished, Ended, Note>;
+
+class Member {
+ public:
+  Member(MemberOptions options, Time now);
+
+  // The connection to the coordinator. connected() says Hello (joiner) or Register (member).
+  void coordinator_connected(Time now);
+  void coordinator_disconnected(Time now);
+  void receive(Time now, const Message&);                    // from the coordinator
+  void receive_from(Time now, PeerId from, const Message&);  // from another peer
+
+  // The host's answers and observations.
+  void prepared(Time now, Epoch epoch, std::vector<PeerId> unreachable);
+  void channel_broken(Time now, PeerId peer);  // no connection to a member is left
+  // A way to the peer exists again after messages to it may have been lost. To be called at both
+  // ends, also where nobody noticed the break; what the peer may lack is sent again.
+  void channel_restored(Time now, PeerId peer);
+
+  // The caller. post() numbers the operation; its data starts when StartOperation comes out.
+  Result<OpKey> post(Time now, std::uint32_t tag, const Descriptor&, double weight, Time deadline);
+  void whole(Time now, OpId op);                // whole result here, nothing owed to anybody
+  void refuse(Time now, OpKey op, Status why);  // ignored after this member's Done
+  Status request_update(Time now, Time deadline);
+  Status request_leave(Time now, Time deadline);
+
+  void tick(Time now);
+  std::optional<Time> next_deadline() const;
+
+  bool admitted() const { return state_ == State::member; }
+  bool ended() const { return state_ == State::ended; }
+  bool frozen() const { return frozen_; }
+  // Live; what a caller may see rides on OperationCommitted (rule R10).
+  bool joiners_pending() const { return pending_ > 0; }
+  const View& view() const { return view_; }
+  PeerId peer() const { return options_.peer; }
+  // This member's Done for the operation is out in the present view: only a decision can still end
+  // it otherwise.
+  bool said_done(OpKey op) const;
+  // How much this member holds, for tests of its bounds.
+  struct Load {
+    std::size_t open = 0;       // operations posted here
+    std::size_t known = 0;      // operations at all
+    std::size_t held = 0;       // messages of later views
+    std::size_t committed = 0;  // remembered for reports
+    std::size_t failures = 0;   // not yet posted here
+  };
+  Load load() const;
+  // One line on where an operation stands: who has posted it, who has finished it.
+  std::string describe(OpKey op) const;
+
+  std::vector<MemberEffect> outbox;
+
+ private:
+  enum class State { joiner, member, leaving, ended };
+
+  // What another member of the group has said of an operation in the present view.
+  struct Arrival {
+    bool posted = false;
+    bool done = false;
+    bool hint = false;
+    Descriptor descriptor;  // until this member has posted it too
+    std::uint64_t weight = 0;
+  };
+
+  struct Operation {
+    bool posted = false;   // by this member
+    bool started = false;  // in the present view
+    bool whole = false;    // in the present view: Done has been sent
+    bool hint = false;     // of that Done, immutable (rule R11)
+    bool expired = false;  // its deadline has passed
+    bool late = false;     // posted while frozen
+    Status refusal;        // not ok: this member wants it to end so
+    Descriptor descriptor;
+    double weight = 1.0;
+    Time deadline = never;
+    std::uint32_t attempt = 0;
+    std::uint64_t ordinal = 0;  // in the order of posting
+    std::map<PeerId, Arrival> arrivals;
+  };
+
+  struct CommittedOperation {
+    OpKey op;
+    bool hint = false;      // that the caller saw
+    bool own_hint = false;  // of this member's Done
+  };
+
+  struct UpdateRequest {
+    Time deadline = never;
+    bool sent = false;
+    std::vector<PeerId> missing;  // as the coordinator last said
+  };
+
+  // member.cpp: the connection to the coordinator, time, ending.
+  void send(Message message);
+  void note(std::string text);
+  void redial(std::string reason);
+  void resend_requests();
+  void end(Status status);
+  void finish_leave();
+  void expire_update();
+  std::vector<PeerId> peers_of_group() const;
+  std::string name_of(PeerId peer) const;
+  std::string names_of(const std::vector<PeerId>& peers) const;
+
+  // member_views.cpp: freezing, preparing, installing.
+  void handle(Time now, const Welcome&);
+  void handle(Time now, const NotAdmitted&);
+  void handle(Time now, const Freeze&);
+  void handle(Time now, const Prepare&);
+  void handle(Time now, const View&);
+  void handle(Time now, const Evicted&);
+  void handle(Time now, const Pending&);
+  void handle(Time now, const Awaited&);
+  bool newer(Epoch left, Epoch right) const;
+  bool same(Epoch left, Epoch right) const;
+  void freeze();
+  Report make_report() const;
+  void apply(const Decision&);
+  void adopt(const View&);
+  void restart_operations(Time now);
+  void send_update_if_quiet();
+
+  // member_operations.cpp: operations between members.
+  void accept(Time now, PeerId from, const Posted&);
+  void accept(Time now, PeerId from, const Done&);
+  bool hold_or_drop(PeerId from, Epoch epoch, const Message&);
+  bool stopped(const Operation&) const;
+  Operation* find_or_add(PeerId from, OpKey key);
+  Status may_post(std::uint32_t tag) const;
+  std::optional<Status> forgotten_failure(OpKey key);
+  void remember_failure(OpKey key, const Status& status);
+  void start(Time now, OpKey key, Operation& operation);
+  void match(Time now, OpKey key, Operation& operation, PeerId from, Arrival& arrival);
+  void commit_if_done(OpKey key);
+  bool done_by_all(const Operation& operation) const;
+  void close(OpKey key);
+  void want_end(OpKey key, Operation& operation, Status why);
+  void expire(OpKey key, Operation& operation);
+  std::string lateness(const Operation& operation) const;
+  std::uint32_t& next_sequence(std::uint32_t tag);
+  std::uint32_t posted_below(std::uint32_t tag) const;
+  bool room_for_tag(std::uint32_t tag) const;
+
+  MemberOptions options_;
+  GroupId group_;
+  State state_ = State::joiner;
+
+  bool connected_ = false;
+  Time last_heard_;
+  Time heartbeat_due_;
+  std::uint32_t incarnation_ = 0;  // the highest coordinator that was seen
+
+  View view_;
+  std::vector<PeerId> group_peers_;  // of this view, in rank order, with this peer
+  bool frozen_ = false;
+  Report report_;    // while frozen
+  Epoch candidate_;  // being prepared
+  std::uint32_t pending_ = 0;
+  std::set<PeerId> broken_;  // no channel to these
+
+  std::map<OpKey, Operation> operations_;
+  std::map<std::uint32_t, std::uint32_t> next_sequences_;  // by tag
+  std::uint64_t posts_ = 0;
+  std::size_t open_count_ = 0;                    // posted by this member
+  std::map<PeerId, std::size_t> foreign_counts_;  // open as far as we know, by who posted them
+  std::map<PeerId, OpKey> last_seen_;             // the last operation that a peer posted
+  std::deque<CommittedOperation> committed_;      // in this view
+  std::map<OpKey, Status> failures_;              // not yet posted here
+  std::map<std::uint32_t, std::uint32_t>
+      given_up_;                                 // by tag: lower numbers failed, reason forgotten
+  std::map<PeerId, std::vector<Message>> held_;  // of later epochs (rule R3)
+
+  std::optional<UpdateRequest> update_;
+  Time leave_deadline_ = never;
+};
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,216 @@
+// Member: freezing, preparing and installing views.
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/mark.hpp"
+#include "protocol/member.hpp"
+
+namespace pyccl::protocol {
+
+bool Member::newer(Epoch left, Epoch right) const {
+  if (PYCCL_MUTANT("epoch-counter-only")) return left.counter > right.counter;
+  return left > right;
+}
+
+bool Member::same(Epoch left, Epoch right) const {
+  if (PYCCL_MUTANT("epoch-counter-only")) return left.counter == right.counter;
+  return left == right;
+}
+
+void Member::handle(Time, const Welcome& welcome) {
+  if (welcome.incarnation < incarnation_) {
+    PYCCL_MARK("older coordinator refused");
+    return redial("a coordinator older than the one that was known answered");
+  }
+  incarnation_ = welcome.incarnation;
+}
+
+void Member::handle(Time, const NotAdmitted& refused) {
+  if (state_ != State::joiner) return;
+  end(Status(Code::not_admitted, refused.status.reason(), refused.status.peer()));
+}
+
+// Evicted is said only when a view without this peer stands (rule R9), so nothing can save it.
+void Member::handle(Time, const Evicted& evicted) {
+  if (state_ == State::joiner) return;
+  if (state_ == State::leaving) return finish_leave();
+  end(evicted.status);
+}
+
+void Member::handle(Time, const Pending& pending) { pending_ = pending.count; }
+
+void Member::handle(Time, const Awaited& awaited) {
+  if (update_ && same(awaited.epoch, view_.epoch)) update_->missing = awaited.missing;
+}
+
+void Member::handle(Time, const Freeze& freeze_order) {
+  if (state_ == State::member && same(freeze_order.epoch, view_.epoch)) freeze();
+}
+
+// From here until the next view this member sends no Done, commits nothing, and changes no report
+// (rule R1). Asked twice, it says the same again.
+void Member::freeze() {
+  if (!frozen_) {
+    frozen_ = true;
+    report_ = make_report();
+  } else {
+    PYCCL_MARK("frozen twice");
+  }
+  send(report_);
+}
+
+Report Member::make_report() const {
+  Report report;
+  report.epoch = view_.epoch;
+  for (const CommittedOperation& committed : committed_) {
+    report.operations.push_back(
+        {committed.op, OperationState::committed, committed.hint, OnLoss::retry, {}});
+  }
+  for (const auto& [key, operation] : operations_) {
+    if (!operation.posted) continue;
+    const auto state = operation.whole ? OperationState::whole : OperationState::posted;
+    report.operations.push_back(
+        {key, state, operation.hint, operation.descriptor.on_loss, operation.refusal});
+  }
+  for (const auto& [tag, seq] : next_sequences_) {
+    report.next_sequences.push_back({group_, tag, seq});
+  }
+  std::map<std::uint32_t, std::uint32_t> behind = given_up_;
+  for (const auto& [key, status] : failures_) {
+    behind[key.tag] = std::max(behind[key.tag], key.seq + 1);
+  }
+  for (const auto& [tag, seq] : behind) {
+    if (report.behind_failures.size() == tags_max) break;
+    report.behind_failures.push_back({group_, tag, seq});
+  }
+  return report;
+}
+
+void Member::handle(Time, const Prepare& prepare) {
+  if (state_ == State::leaving || prepare.view.find(options_.peer) == nullptr) return;
+  if (state_ == State::member) {
+    if (!same(prepare.view.parent, view_.epoch)) return;
+    freeze();
+  }
+  candidate_ = prepare.view.epoch;
+  ConnectTo connect{candidate_, prepare.view.run, {}};
+  for (const MemberInfo& member : prepare.view.members) {
+    if (member.peer != options_.peer) connect.members.push_back(member);
+  }
+  outbox.push_back(std::move(connect));
+}
+
+void Member::prepared(Time, Epoch epoch, std::vector<PeerId> unreachable) {
+  if (ended() || epoch != candidate_) return;
+  send(Prepared{epoch, std::move(unreachable)});
+}
+
+void Member::handle(Time now, const View& view) {
+  if (state_ == State::leaving || view.find(options_.peer) == nullptr) return;
+  if (state_ == State::member) {
+    if (!same(view.parent, view_.epoch) || !newer(view.epoch, view_.epoch)) return;
+    for (const Decision& decision : view.decisions) apply(decision);
+  }
+  state_ = State::member;
+  adopt(view);
+  outbox.push_back(ViewInstalled{view});
+  // Only a boundary ends update(); over a death the request is carried on (rule R7).
+  if (update_ && view.kind == ViewKind::boundary) {
+    update_.reset();
+    outbox.push_back(UpdateFinished{});
+  }
+  if (update_) update_->sent = false;  // an operation that waited for this view comes first
+  restart_operations(now);
+  resend_requests();
+  send_update_if_quiet();
+}
+
+void Member::apply(const Decision& decision) {
+  const OpKey key = decision.op;
+  if (key.group != group_) return;
+  const auto found = operations_.find(key);
+  const bool posted = found != operations_.end() && found->second.posted;
+  if (!posted) {
+    // Not posted here yet: it fails at once when it will be.
+    if (decision.outcome == Outcome::failed) remember_failure(key, decision.status);
+    return;
+  }
+  if (decision.outcome == Outcome::committed) {
+    PYCCL_MARK("committed by a decision");
+    bool hint = decision.hint;
+    if (PYCCL_MUTANT("live-pending")) hint = joiners_pending();
+    outbox.push_back(OperationCommitted{{view_.epoch, key}, hint});
+  } else if (decision.outcome == Outcome::failed) {
+    outbox.push_back(OperationFailed{key, decision.status});
+  } else if (decision.status.peer() != options_.peer) {
+    PYCCL_MARK("posted here while another member withdrew it");
+    return;
+  } else {
+    PYCCL_MARK("withdrawn: its number is free again");
+    PYCCL_ASSERT(next_sequence(key.tag) == key.seq + 1);
+    next_sequence(key.tag) = key.seq;
+    outbox.push_back(OperationWithdrawn{key});
+  }
+  close(key);
+}
+
+void Member::adopt(const View& view) {
+  view_ = view;
+  group_peers_ = view.group_members(group_);
+  frozen_ = false;
+  report_ = {};
+  committed_.clear();
+  if (view.kind == ViewKind::boundary) pending_ = 0;  // who still waits is said right behind it
+  for (const NextSequence& next : view.next_sequences) {
+    if (next.group != group_) continue;
+    if (!room_for_tag(next.tag)) continue;
+    std::uint32_t& own = next_sequence(next.tag);
+    own = std::max(own, next.seq);
+  }
+  std::erase_if(failures_, [&](const auto& failure) {
+    return failure.first.seq < posted_below(failure.first.tag);
+  });
+  std::erase_if(given_up_, [&](const auto& one) { return one.second <= posted_below(one.first); });
+  // Nothing that was said of operations in the former view holds in this one.
+  foreign_counts_.clear();
+  for (auto at = operations_.begin(); at != operations_.end();) {
+    Operation& operation = at->second;
+    operation.started = operation.whole = operation.hint = operation.late = false;
+    if (PYCCL_MUTANT("wrong-contributor-count")) {
+      for (auto& [peer, arrival] : operation.arrivals) arrival.posted = false;
+    } else {
+      operation.arrivals.clear();
+    }
+    at = operation.posted ? std::next(at) : operations_.erase(at);
+  }
+  std::erase_if(broken_, [&](PeerId peer) { return view.find(peer) == nullptr; });
+  std::erase_if(last_seen_, [&](const auto& seen) { return view.find(seen.first) == nullptr; });
+}
+
+void Member::restart_operations(Time now) {
+  std::vector<std::pair<std::uint64_t, OpKey>> order;
+  for (const auto& [key, operation] : operations_) {
+    if (operation.refusal.ok()) order.emplace_back(operation.ordinal, key);
+  }
+  std::ranges::sort(order);
+  for (const auto& [ordinal, key] : order) {
+    PYCCL_MARK("operation restarts in a new view");
+    start(now, key, operations_.at(key));
+  }
+  auto held = std::exchange(held_, {});
+  for (auto& [from, messages] : held) {
+    for (const Message& message : messages) receive_from(now, from, message);
+  }
+}
+
+// Update says: all is quiet here. Sent while operations run, it would let a joiner into the midst
+// of one.
+void Member::send_update_if_quiet() {
+  if (!update_ || update_->sent || frozen_ || state_ != State::member) return;
+  if (open_count_ > 0 && !PYCCL_MUTANT("joiner-inside-operation")) return;
+  update_->sent = true;
+  send(Update{view_.epoch});
+}
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,239 @@
+// Everything that coordinator and peers say to each other: plain structs, each with the list of its
+// fields. Encoding, decoding, printing and random generation (codec.hpp) follow from that list, so
+// a new message is a struct, its fields and a handler.
+//
+// Every message names what it belongs to by a whole epoch: one that comes late is recognized and
+// dropped in one place.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <variant>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+#include "protocol/limits.hpp"
+#include "protocol/view.hpp"
+
+namespace pyccl::protocol {
+
+// ---- what an operation is
+
+enum class Collective : std::uint8_t {
+  all_reduce = 0,
+  barrier = 1,
+  all_gather = 2,
+  all_to_all = 3,
+  reduce_scatter = 4,
+  broadcast = 5,
+  reduce = 6,
+  gather = 7,
+  scatter = 8,
+};
+
+enum class OnLoss : std::uint8_t { retry = PYCCL_ON_LOSS_RETRY, raise = PYCCL_ON_LOSS_RAISE };
+
+// Elements of one type among what an operation works on.
+struct Part {
+  std::uint8_t dtype = 0;  // pyccl_dtype
+  std::uint64_t count = 0;
+  bool operator==(const Part&) const = default;
+};
+
+// What all members of a group must agree on before they exchange data of an operation.
+struct Descriptor {
+  Collective kind = Collective::all_reduce;
+  std::vector<Part> parts;
+  std::uint8_t reduce_op = 0;  // pyccl_redop
+  std::uint8_t algorithm = 0;  // pyccl_algorithm
+  OnLoss on_loss = OnLoss::retry;
+  std::int32_t root = -1;  // none
+  std::uint32_t segment_bytes = 0;
+  bool operator==(const Descriptor&) const = default;
+};
+
+// For humans, as a call looks: "all_reduce(sum, f32[1000])".
+std::string to_string(const Descriptor&);
+
+// ---- from a peer to the coordinator
+
+struct Hello {
+  std::uint32_t version = protocol::version;
+  RunId run;  // none: whichever the coordinator runs
+  MemberInfo member;
+  bool operator==(const Hello&) const = default;
+};
+
+// A member comes back on a new connection. What it wants (Report if it is frozen, Update, Refuse,
+// Leave, Suspect) follows on the same connection, each as its own message: a Register is no report
+// (rule R2).
+struct Register {
+  std::uint32_t version = protocol::version;
+  PeerId peer;
+  View view;
+  bool operator==(const Register&) const = default;
+};
+
+enum class OperationState : std::uint8_t {
+  posted,
+  whole,      // has the whole result, owes nothing, has sent Done
+  committed,  // has Done from all
+};
+
+// How an operation stands at one member when its view is frozen.
+struct OperationReport {
+  OpKey op;
+  OperationState state = OperationState::posted;
+  bool hint = false;  // whole: this member's own; committed: the one that the caller saw
+  OnLoss on_loss = OnLoss::retry;
+  Status status;  // not ok: this member wants the operation to end so
+  bool operator==(const OperationReport&) const = default;
+};
+
+// From here until the next view this member commits nothing (rule R1). A number below the next one
+// of its tag that is not listed has been committed long ago.
+struct Report {
+  Epoch epoch;
+  std::vector<OperationReport> operations;
+  std::vector<NextSequence> next_sequences;  // behind the last that this member has posted
+  // Of tags with failures that this member has not posted yet: behind the last of them. A joiner
+  // knows nothing of those failures, so it begins there.
+  std::vector<NextSequence> behind_failures;
+  bool operator==(const Report&) const = default;
+};
+
+// Answer to Prepare; the epoch is that of the view being prepared.
+struct Prepared {
+  Epoch epoch;
+  std::vector<PeerId> unreachable;
+  bool operator==(const Prepared&) const = default;
+};
+
+struct Update {
+  Epoch epoch;
+  bool operator==(const Update&) const = default;
+};
+
+struct UpdateWithdrawn {
+  Epoch epoch;
+  bool operator==(const UpdateWithdrawn&) const = default;
+};
+
+struct Leave {
+  Epoch epoch;
+  bool operator==(const Leave&) const = default;
+};
+
+// All connections to that member are broken.
+struct Suspect {
+  Epoch epoch;
+  PeerId peer;
+  bool operator==(const Suspect&) const = default;
+};
+
+struct Reachable {
+  Epoch epoch;
+  PeerId peer;
+  bool operator==(const Reachable&) const = default;
+};
+
+// Asks for a freeze, since this member can't wait for the operation any longer. What it wants
+// stands in its report.
+struct Refuse {
+  Epoch epoch;
+  OpKey op;
+  Status status;
+  bool operator==(const Refuse&) const = default;
+};
+
+// ---- from the coordinator to a peer
+
+// Answer to Hello (you wait as a joiner) and to Register.
+struct Welcome {
+  RunId run;
+  std::uint32_t incarnation = 0;
+  bool operator==(const Welcome&) const = default;
+};
+
+struct NotAdmitted {
+  Status status;
+  bool operator==(const NotAdmitted&) const = default;
+};
+
+struct Freeze {
+  Epoch epoch;
+  bool operator==(const Freeze&) const = default;
+};
+
+// A view that may come: connect to its members, and freeze if you are in its parent.
+struct Prepare {
+  View view;
+  bool operator==(const Prepare&) const = default;
+};
+
+struct Evicted {
+  Epoch epoch;
+  Status status;
+  bool operator==(const Evicted&) const = default;
+};
+
+// So many joiners wait.
+struct Pending {
+  std::uint32_t count = 0;
+  bool operator==(const Pending&) const = default;
+};
+
+// To members that wait in update(): these have not called it. Only the first few are named.
+struct Awaited {
+  Epoch epoch;
+  std::vector<PeerId> missing;
+  bool operator==(const Awaited&) const = default;
+};
+
+// In both directions.
+struct Heartbeat {
+  bool operator==(const Heartbeat&) const = default;
+};
+
+// ---- between members
+
+struct Posted {
+  OpId op;
+  Descriptor descriptor;
+  std::uint64_t weight = 0;  // bit pattern of the double: no message holds a float
+  bool operator==(const Posted&) const = default;
+};
+
+struct Done {
+  OpId op;
+  bool hint = false;
+  bool operator==(const Done&) const = default;
+};
+
+// ---- the first words on a connection between two peers, before it becomes part of a channel
+struct Link {
+  std::uint32_t version = protocol::version;
+  RunId run;
+  PeerId from;
+  PeerId to;  // the process that was meant: another one may have got its port
+  bool operator==(const Link&) const = default;
+};
+
+struct LinkAccepted {
+  bool operator==(const LinkAccepted&) const = default;
+};
+
+struct LinkRefused {
+  Status status;
+  bool operator==(const LinkRefused&) const = default;
+};
+
+// The place in this list is the kind on the wire: add at the end.
+using Message =
+    std::variant<Hello, Register, Report, Prepared, Update, UpdateWithdrawn, Leave, Suspect,
+                 Reachable, Refuse, Heartbeat, Welcome, NotAdmitted, Freeze, Prepare, View, Evicted,
+                 Pending, Awaited, Posted, Done, Link, LinkAccepted, LinkRefused>;
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,71 @@
+// The agreed membership and the decisions that end the view before it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/status.hpp"
+
+namespace pyccl::protocol {
+
+enum class Role : std::uint8_t { worker = PYCCL_WORKER, mirror = PYCCL_MIRROR };
+
+struct MemberInfo {
+  PeerId peer;
+  std::string group;  // name; its id is group_id(group)
+  Role role = Role::worker;
+  std::vector<std::string> addresses;  // where other peers may dial it, best first; none behind NAT
+  bool operator==(const MemberInfo&) const = default;
+};
+
+// What became of an operation that was open when its view ended. Open operations that no decision
+// names restart in the new view (rule R14).
+enum class Outcome : std::uint8_t {
+  committed,  // with the hint that those who committed saw
+  failed,     // at every member with the same status, also at one that has not posted it yet
+  withdrawn,  // only one member had posted it and gave it up (the peer of the status): the number
+              // is free again there
+};
+
+struct Decision {
+  OpKey op;
+  Outcome outcome = Outcome::committed;
+  bool hint = false;
+  Status status;
+  bool operator==(const Decision&) const = default;
+};
+
+// The next sequence number of a tag, for joiners.
+struct NextSequence {
+  GroupId group;
+  std::uint32_t tag = 0;
+  std::uint32_t seq = 0;
+  bool operator==(const NextSequence&) const = default;
+};
+
+enum class ViewKind : std::uint8_t {
+  boundary,  // made by update(): may admit joiners
+  loss,      // a member died or left
+  decision,  // same members; ends operations that somebody refused
+};
+
+struct View {
+  RunId run;
+  Epoch epoch;
+  Epoch parent;
+  ViewKind kind = ViewKind::boundary;
+  std::vector<MemberInfo> members;  // survivors keep their order, joiners stand behind them
+  std::vector<Decision> decisions;
+  std::vector<NextSequence> next_sequences;
+  std::string reason;  // one sentence for the log
+  bool operator==(const View&) const = default;
+
+  const MemberInfo* find(PeerId) const;
+  // Peers of a group in rank order.
+  std::vector<PeerId> group_members(GroupId) const;
+  std::optional<Rank> rank_of(PeerId) const;  // within the peer's own group
+};
+
+}  // namespace pyccl::protocol

@@ -1,0 +1,68 @@
+// The loop that a communicator or a coordinator lives in: waits for sockets, a deadline or a
+// wake-up, and calls whoever is concerned.
+//
+// Changes of what a descriptor is watched for are handed to the kernel only before the next wait,
+// so that on-and-off within a turn costs nothing. Handlers may unwatch, close and destroy anything,
+// themselves included, inside a call.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "base/time.hpp"
+#include "transport/tcp/poller.hpp"
+
+namespace pyccl::runtime {
+
+class Reactor final : public transport::tcp::Poller, public Clock {
+ public:
+  Reactor();
+  ~Reactor() override;
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+
+  // One turn: waits until something is ready, the deadline has come or somebody has called wake(),
+  // then calls the handlers of all that is ready.
+  void run_once(Time deadline);
+
+  // From any thread, also from a signal handler. A wake-up between two turns is not lost; what the
+  // caller did before it is seen after the run_once that it ends.
+  void wake();
+
+  // When the present turn began.
+  Time now() const override { return now_; }
+  // Reads the clock; for hosts that begin their turn elsewhere.
+  Time update_time();
+
+  void watch(int fd, transport::tcp::PollHandler* handler, bool readable, bool writable) override;
+  void unwatch(int fd) override;
+  void post(transport::tcp::PollHandler* handler) override;
+  void cancel_post(transport::tcp::PollHandler* handler) override;
+
+ private:
+  struct Entry {
+    transport::tcp::PollHandler* handler = nullptr;
+    std::uint32_t generation = 0;  // tells a descriptor from a closed one of the same number
+    std::uint32_t wanted = 0;
+    std::uint32_t registered = 0;
+    bool known = false;  // to the kernel
+    bool changed = false;
+  };
+
+  void apply_changes();
+  int wait_milliseconds(Time deadline) const;
+  void run_posted();
+  void dispatch(std::uint64_t name, std::uint32_t events);
+
+  int epoll_ = -1;
+  int wake_ = -1;
+  std::atomic<bool> woken_{false};  // wake() has been called and the loop has not noticed yet
+  Time now_;
+  std::vector<Entry> entries_;  // by descriptor
+  std::vector<int> changed_;
+  std::vector<transport::tcp::PollHandler*> posted_;
+  std::vector<transport::tcp::PollHandler*> running_;  // posted before this turn
+};
+
+}  // namespace pyccl::runtime

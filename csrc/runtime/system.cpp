@@ -1,0 +1,71 @@
+// Threads and chance from the operating system.
+#include "runtime/system.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace pyccl::runtime {
+
+namespace {
+
+// Ctrl-C must interrupt whoever waits, not the loop. Faults of the thread itself stay open, so that
+// crash handlers see them.
+sigset_t signals_of_the_program() {
+  sigset_t set;
+  sigfillset(&set);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGPROF}) {
+    sigdelset(&set, fault);
+  }
+  return set;
+}
+
+std::thread start(const char* name, std::shared_ptr<void> owned, std::function<void()> body) {
+  const sigset_t blocked = signals_of_the_program();
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);  // a new thread inherits the mask
+  std::thread thread([name, owned = std::move(owned), body = std::move(body)] {
+    pthread_setname_np(pthread_self(), name);
+    body();
+  });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+}  // namespace
+
+LoopThread::LoopThread(const char* name, std::shared_ptr<void> owned, std::function<void()> body)
+    : process_(::getpid()), owned_(owned), thread_(start(name, std::move(owned), std::move(body))) {
+  id_ = thread_.get_id();
+}
+
+LoopThread::~LoopThread() {
+  if (in_forked_child()) {
+    new std::shared_ptr<void>(owned_);
+  } else {
+    join();
+  }
+  if (thread_.joinable()) thread_.detach();
+}
+
+void LoopThread::join() {
+  if (in_forked_child() || std::this_thread::get_id() == id_) return;
+  const std::lock_guard lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+bool LoopThread::in_forked_child() const { return ::getpid() != process_; }
+
+std::uint64_t random_identity() {
+  std::uint64_t value = 0;
+  while (value == 0) {
+    // Requests of this size are never cut short once the system's pool is ready.
+    if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) value = 0;
+  }
+  return value;
+}
+
+}  // namespace pyccl::runtime

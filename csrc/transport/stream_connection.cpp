@@ -1,0 +1,196 @@
+// The two lives of a connection; see stream_connection.hpp.
+#include "transport/stream_connection.hpp"
+
+#include <array>
+#include <utility>
+
+namespace pyccl::transport {
+
+namespace {
+
+// What one turn may read from one stream before the others get theirs.
+constexpr std::size_t read_budget = 1 << 20;
+constexpr std::size_t queue_bytes_max = 8 << 20;
+
+}  // namespace
+
+std::unique_ptr<Connection> Connection::dial(Network& network, const std::string& address,
+                                             ConnectionObserver* observer) {
+  return std::make_unique<StreamConnection>(network, address, observer);
+}
+
+std::unique_ptr<Connection> Connection::accepted(std::unique_ptr<Stream> stream,
+                                                 ConnectionObserver* observer) {
+  return std::make_unique<StreamConnection>(std::move(stream), observer);
+}
+
+StreamConnection::StreamConnection(Network& network, const std::string& address,
+                                   ConnectionObserver* observer)
+    : state_(State::connecting),
+      observer_(observer),
+      reader_(this),
+      stream_(network.dial(address, this)) {}
+
+StreamConnection::StreamConnection(std::unique_ptr<Stream> stream, ConnectionObserver* observer)
+    : state_(State::open), observer_(observer), reader_(this), stream_(std::move(stream)) {
+  writer_.checksum_payloads(!stream_->same_host());
+  stream_->set_observer(this);
+}
+
+StreamConnection::~StreamConnection() { close(); }
+
+void StreamConnection::send_message(ByteView body) {
+  PYCCL_ASSERT(body.size() <= message_bytes_max && owner_ == nullptr);
+  if (state_ == State::closed || finishing_ || write_failed_) return;
+  if (own_bytes_ + body.size() > queue_bytes_max) {
+    write_failed_ = true;
+    stream_->fail({Code::limit_exceeded, "the other side does not read what it is sent"});
+    return;
+  }
+  OutgoingFrame* frame = own_pool_.take();
+  frame->kind = FrameKind::message;
+  frame->pinned = true;
+  frame->body.assign(body.begin(), body.end());
+  frame->payload.push(frame->body);
+  frame->length = static_cast<std::uint32_t>(body.size());
+  own_.push_back(frame);
+  own_bytes_ += body.size();
+  if (state_ == State::open) stream_->watch_writable(true);
+}
+
+void StreamConnection::flush() {
+  if (state_ == State::open && owner_ == nullptr) write_own();
+}
+
+void StreamConnection::finish() {
+  if (state_ == State::closed) return;
+  observer_ = nullptr;
+  finishing_ = true;
+  if (state_ == State::connecting) return;
+  write_own();
+  stream_->watch_writable(true);  // the end comes from the loop, where what has arrived is drained
+}
+
+void StreamConnection::close() {
+  observer_ = nullptr;
+  owner_ = nullptr;
+  if (state_ == State::closed) return;
+  state_ = State::closed;
+  reader_.stop();
+  stream_->close();
+}
+
+void StreamConnection::join(ConnectionOwner* owner, FramePool* pool, bool checksum_everywhere) {
+  PYCCL_ASSERT(state_ == State::open && owner_ == nullptr && !finishing_);
+  observer_ = nullptr;
+  owner_ = owner;
+  shared_pool_ = pool;
+  writer_.keep_unacknowledged();
+  writer_.checksum_payloads(checksum_everywhere || !stream_->same_host());
+}
+
+FrameWriter::Outcome StreamConnection::write(FrameList& messages, FrameList& segments,
+                                             bool acknowledge) {
+  const std::array<FrameList*, 3> queues{&own_, &messages, &segments};
+  return write_from(queues, acknowledge);
+}
+
+FrameWriter::Outcome StreamConnection::write_from(std::span<FrameList* const> queues,
+                                                  bool acknowledge) {
+  if (!can_write()) return {};
+  FrameWriter::Outcome outcome =
+      writer_.write(*stream_, queues, pool(), reader_.frames(), acknowledge);
+  // The reading side will tell, after it has delivered what had arrived.
+  if (!outcome.status.ok()) write_failed_ = true;
+  return outcome;
+}
+
+void StreamConnection::write_own() {
+  const std::array<FrameList*, 1> queues{&own_};
+  bool blocked = false;
+  while (has_own() && can_write() && !blocked) {
+    const FrameWriter::Outcome outcome = write_from(queues, false);
+    own_bytes_ -= outcome.pinned_bytes;
+    blocked = outcome.blocked;
+  }
+  stream_->watch_writable(has_own() && can_write());
+}
+
+void StreamConnection::on_connected() {
+  state_ = State::open;
+  writer_.checksum_payloads(!stream_->same_host());
+  if (finishing_) {
+    stream_->watch_writable(true);
+    return;
+  }
+  Life::Watch watch(life_);
+  observer_->on_open(*this);
+  if (!watch.over()) flush();
+}
+
+void StreamConnection::on_readable() {
+  Life::Watch watch(life_);
+  Status status = reader_.read(*stream_, read_budget);
+  if (watch.over() || state_ == State::closed) return;
+  if (!status.ok()) {
+    end(std::move(status));
+  } else if (owner_ != nullptr) {
+    owner_->on_read(*this);
+  }
+}
+
+void StreamConnection::on_writable() {
+  if (owner_ != nullptr) {
+    owner_->on_writable(*this);
+    return;
+  }
+  write_own();
+  if (!finishing_ || (has_own() && can_write())) return;
+  // Closing a socket with unread bytes would reset it and may take our last words with it.
+  (void)reader_.read(*stream_, read_budget);
+  close();
+}
+
+void StreamConnection::on_failed(Status status) { end(std::move(status)); }
+
+void StreamConnection::end(Status status) {
+  if (state_ == State::closed) return;
+  state_ = State::closed;
+  stream_->close();
+  Life::Watch watch(life_);
+  reader_.abort();
+  if (watch.over()) return;
+  if (owner_ != nullptr) {
+    std::exchange(owner_, nullptr)->on_closed(*this, std::move(status));
+  } else if (observer_ != nullptr) {
+    std::exchange(observer_, nullptr)->on_closed(*this, std::move(status));
+  }
+}
+
+Status StreamConnection::on_header(const FrameHeader& header) {
+  if (!writer_.acknowledged(header.acknowledged, pool())) {
+    return {Code::protocol_violation, "the other side acknowledges frames that were never sent"};
+  }
+  if (header.kind == FrameKind::segment && owner_ == nullptr && !finishing_) {
+    return {Code::protocol_violation, "a segment arrived on a connection that carries none"};
+  }
+  return {};
+}
+
+void StreamConnection::on_message(ByteView body) {
+  if (owner_ != nullptr) {
+    owner_->on_message(body);
+  } else if (observer_ != nullptr) {
+    observer_->on_message(*this, body);
+  }
+}
+
+ReadToken StreamConnection::on_segment(const SegmentHeader& header, MutablePieces& target) {
+  return owner_ != nullptr ? owner_->on_segment(header, target) : 0;
+}
+
+void StreamConnection::on_segment_end(const SegmentHeader& header, ReadToken token, bool complete) {
+  if (owner_ != nullptr) owner_->on_segment_end(header, token, complete);
+}
+
+}  // namespace pyccl::transport

@@ -1,0 +1,42 @@
+// A descriptor that closes itself, and the options that all our sockets have.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "base/status.hpp"
+#include "base/time.hpp"
+#include "transport/tcp/address.hpp"
+
+namespace pyccl::transport::tcp {
+
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    if (this != &other) reset(std::exchange(other.fd_, -1));
+    return *this;
+  }
+  ~FileDescriptor() { reset(); }
+
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+  void reset(int fd = -1);
+
+ private:
+  int fd_ = -1;
+};
+
+// Non-blocking and closed on exec.
+FileDescriptor make_socket(int family);
+void set_stream_options(int fd, Duration silence_limit);
+SocketAddress local_address(int fd);
+SocketAddress remote_address(int fd);
+int pending_error(int fd);
+
+// "connection refused" and its kin, as a sentence about `what`.
+Status system_error(const std::string& what, int error);
+
+}  // namespace pyccl::transport::tcp

@@ -1,0 +1,65 @@
+"""pyccl: fault-tolerant collective communication for groups whose membership changes.
+
+    import numpy as np, pyccl
+
+    with pyccl.connect("127.0.0.1:48148") as comm:
+        x = np.ones(1000, np.float32)
+        info = comm.all_reduce(x)        # x is now the sum over info.world_size members
+
+`pyccl coordinator` on the command line, or pyccl.Coordinator, gives the address to connect to.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from pyccl.arrays import ArrayLike
+from pyccl.communicator import Communicator, View, connect
+from pyccl.coordinator import Coordinator
+from pyccl.errors import (
+    AddressInUseError,
+    CancelledError,
+    ClosedError,
+    CoordinatorUnavailableError,
+    EvictedError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    LimitExceededError,
+    MismatchError,
+    NotAdmittedError,
+    OperationTimeout,
+    PeerLostError,
+    ProtocolError,
+    PycclError,
+    TransportError,
+)
+from pyccl.work import Epoch, OperationInfo, Work
+
+try:
+    __version__ = version("pyccl-ft")
+except PackageNotFoundError:  # run out of a source tree that was never installed
+    __version__ = "unknown"
+
+__all__ = [
+    "AddressInUseError",
+    "ArrayLike",
+    "CancelledError",
+    "ClosedError",
+    "Communicator",
+    "Coordinator",
+    "CoordinatorUnavailableError",
+    "Epoch",
+    "EvictedError",
+    "InvalidArgumentError",
+    "InvalidTypeError",
+    "LimitExceededError",
+    "MismatchError",
+    "NotAdmittedError",
+    "OperationInfo",
+    "OperationTimeout",
+    "PeerLostError",
+    "ProtocolError",
+    "PycclError",
+    "TransportError",
+    "View",
+    "Work",
+    "connect",
+]

@@ -1,0 +1,135 @@
+"""What an operation comes back with, and the handle of one that is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyccl import _core, _events
+from pyccl.errors import InvalidTypeError, OperationTimeout, PycclError, from_status
+
+if TYPE_CHECKING:
+    from pyccl.communicator import Communicator
+
+
+class Epoch(NamedTuple):
+    """The number of a view. Only rises: first by the coordinator's incarnation, then by count."""
+
+    incarnation: int
+    counter: int
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}.{self.counter}"
+
+
+class OperationInfo(NamedTuple):
+    """How an operation went. The same on all members, except bytes and seconds."""
+
+    world_size: int
+    """Contributors to the result: members with a weight above 0."""
+    members: int
+    """Members of the group in the view that committed the operation."""
+    epoch: Epoch
+    """The view that committed it."""
+    attempts: int
+    """1, and one more for each time that it began again because a peer was lost."""
+    bytes_sent: int
+    """Payload that the last attempt sent from here."""
+    bytes_received: int
+    seconds: float
+    """From the call to its end."""
+    algorithm: str
+    weight_sum: float
+    """Of the contributors; what `avg` divided by."""
+    peers_pending: bool
+    """Joiners waited when the operation was committed; see Communicator.peers_pending."""
+
+
+class Work:
+    """An operation under way. May be waited for, asked, awaited, or dropped.
+
+    The arrays belong to the operation until it has ended, also if the Work is dropped.
+    """
+
+    __slots__ = ("_communicator", "_core", "_counted", "_result")
+
+    def __init__(self, communicator: Communicator, core: _core.Work) -> None:
+        self._communicator = communicator
+        self._core = core
+        self._counted = False
+        self._result: OperationInfo | PycclError | None = None
+
+    def wait(self, timeout: float | None = None) -> OperationInfo:
+        """Blocks until the operation has ended; how it went, or its error.
+
+        Raises OperationTimeout if that takes longer than `timeout` seconds: then the operation goes
+        on, and so it does after Ctrl-C. (Its own deadline is the `timeout` that it began with.)
+        """
+        if not self._core.wait(-1.0 if timeout is None else max(0.0, timeout)):
+            raise OperationTimeout(f"still under way after {timeout} s; the operation goes on")
+        return self.result()
+
+    def done(self) -> bool:
+        """True once the operation has ended, in one way or the other. Never blocks."""
+        return self._core.done()
+
+    def exception(self) -> PycclError | None:
+        """The error of an operation that has failed, else None. Never blocks."""
+        outcome = self._outcome()
+        return outcome if isinstance(outcome, PycclError) else None
+
+    def result(self) -> OperationInfo:
+        """How the operation went, or its error. Never blocks: raises OperationTimeout if it has
+        not ended."""
+        outcome = self._outcome()
+        if isinstance(outcome, PycclError):
+            raise outcome
+        if not self._counted:
+            # The hint becomes visible here and nowhere else, so that it changes at the same place
+            # of the program on all members.
+            self._counted = True
+            self._communicator._pending = outcome.peers_pending
+        return outcome
+
+    def add_done_callback(self, callback: Callable[[Work], object]) -> None:
+        """Has `callback(work)` called once when the operation has ended, on a thread of the
+        package; it should be brief. What it raises is logged."""
+        if not callable(callback):
+            raise InvalidTypeError("the callback can't be called")
+        _events.watch(self._core, lambda: callback(self))
+
+    def __await__(self) -> Generator[object, None, OperationInfo]:
+        if not self._core.done():
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+
+            def set_ended() -> None:
+                if not ended.done():
+                    ended.set_result(None)
+
+            def wake() -> None:
+                # A loop that was closed meanwhile has nobody left who waits.
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(set_ended)
+
+            _events.watch(self._core, wake)
+            yield from ended
+        self._core.wait(0.0)
+        return self.result()
+
+    def __repr__(self) -> str:
+        if not self.done():
+            return "<pyccl.Work under way>"
+        return f"<pyccl.Work {self._outcome()!r}>"
+
+    def _outcome(self) -> OperationInfo | PycclError:
+        if self._result is None:
+            if not self._core.done():
+                raise OperationTimeout("the operation has not ended yet")
+            (code, reason, peer), info = self._core.outcome()
+            if code == 0:
+                self._result = OperationInfo._make((*info[:2], Epoch(*info[2]), *info[3:]))
+            else:
+                self._result = from_status(code, reason, peer)
+        return self._result

@@ -1,0 +1,86 @@
+"""The types that users see: mypy on programs right and wrong, and the stub beside the core."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyccl
+from pyccl import _core
+
+pytest.importorskip("mypy")
+
+RIGHT = """
+import asyncio
+import numpy as np
+import pyccl
+
+with pyccl.Coordinator("127.0.0.1:0") as coordinator, pyccl.connect(coordinator.address) as comm:
+    x = np.ones(3, np.float32)
+    info: pyccl.OperationInfo = comm.all_reduce(x, op="avg", weight=2.0)
+    work: pyccl.Work = comm.all_reduce([x, x], async_op=True, algorithm="ring")
+    size: int = work.wait(1.0).world_size
+    view: pyccl.View = comm.update()
+    rank: int = comm.rank
+    first: str = comm.peers[0]
+
+    async def main() -> pyccl.OperationInfo:
+        return await comm.all_reduce(x, async_op=True)
+
+    epoch: pyccl.Epoch = asyncio.run(main()).epoch
+"""
+
+WRONG = """
+import pyccl
+
+comm = pyccl.connect(48148)
+comm.all_reduce([], op="mean")
+comm.all_reduce([], weight="1")
+work: pyccl.Work = comm.all_reduce([])
+comm.rank = 3
+"""
+
+
+def mypy(tmp_path: Path, program: str) -> tuple[int, str]:
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    # The package's own folder, so that its source is checked as users' tools see it.
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary",
+         "--cache-dir", str(tmp_path / "cache"), str(file)],
+        capture_output=True,
+        text=True,
+        env={"MYPYPATH": str(Path(pyccl.__file__).parents[1]), "PATH": ""},
+        cwd=tmp_path,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_right_program_has_no_faults(tmp_path: Path) -> None:
+    status, out = mypy(tmp_path, RIGHT)
+    assert (status, out) == (0, "")
+
+
+def test_a_wrong_program_is_told_each_fault(tmp_path: Path) -> None:
+    status, out = mypy(tmp_path, WRONG)
+    assert status == 1
+    lines = {int(line.split(":")[1]) for line in out.splitlines() if ": error:" in line}
+    assert lines == {4, 5, 6, 7, 8}
+
+
+def test_the_stub_names_what_the_core_has() -> None:
+    stub = ast.parse(Path(pyccl.__file__).with_name("_core.pyi").read_text())
+    classes = {one.name: one for one in stub.body if isinstance(one, ast.ClassDef)}
+    names = {one.name for one in stub.body if isinstance(one, ast.FunctionDef)} | set(classes)
+    for one in stub.body:
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+            names.add(one.target.id)
+    assert names == {name for name in dir(_core) if not name.startswith("__")}
+    for name, declared in classes.items():
+        methods = {one.name for one in declared.body if isinstance(one, ast.FunctionDef)}
+        public = {one for one in vars(getattr(_core, name)) if not one.startswith("_")}
+        assert methods - {"__init__"} == public, name
