@@ -9,14 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void check(pyccl_code code, const char *what) {
+static void check(pyccl_code code, const char* what) {
   if (code == PYCCL_OK) return;
   fprintf(stderr, "%s: %s: %s\n", what, pyccl_code_name(code), pyccl_error_text());
   exit(1);
 }
 
-static void run_peer(const char *address, float value) {
-  pyccl_communicator *comm;
+static void run_peer(const char* address, float value) {
+  pyccl_communicator* comm;
   pyccl_view view = {0};
   pyccl_operation_info info;
   float x[4] = {value, value, value, value};
@@ -34,11 +34,11 @@ static void run_peer(const char *address, float value) {
   pyccl_free(comm);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   pyccl_coordinator_options options = pyccl_coordinator_options_default();
-  pyccl_coordinator *coordinator;
+  pyccl_coordinator* coordinator;
   char command[512];
-  FILE *second;
+  FILE* second;
   int status;
 
   if (argc == 2) {

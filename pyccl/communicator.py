@@ -21,6 +21,8 @@ Role = Literal["worker", "mirror"]
 
 _CANCEL_SECONDS = 0.1
 _LEAVE_SECONDS = 5.0
+# Out of the way of the caller's tags.
+_GATHER_TAG = 0xFFFFFFFF
 
 
 class View(NamedTuple):
@@ -228,7 +230,7 @@ class Communicator:
         arrays = gather(x, out)
         if self._closed:
             raise ClosedError("the communicator was closed; connect() gives a new one")
-        core = self._core.all_reduce(arrays, settings, seconds)
+        core = self._core.all_reduce(arrays, settings, seconds, not async_op)
         return Work(self, core) if async_op else self._finish(core)
 
     def barrier(self, *, tag: int = 0, timeout: float | None = None) -> OperationInfo:
@@ -304,8 +306,8 @@ class Communicator:
         return self._timeout if timeout is None else _seconds(timeout, "timeout")
 
     def _gather(self, world_size_min: int, deadline: float) -> None:
-        # All members make the same views and so come here equally often. A pause that grows keeps
-        # an early one from making views in vain.
+        # All members see the same views and the same hints, and so come here equally often. The
+        # pause between two looks grows while nobody comes.
         pause = 0.001
         while self.world_size < world_size_min:
             left = deadline - time.monotonic()
@@ -313,10 +315,12 @@ class Communicator:
                 raise OperationTimeout(
                     f"the group has {self.world_size} of {world_size_min} members in time"
                 )
-            before = self.world_size
-            world_size = self.update(left).world_size
-            pause = 0.001 if world_size > before else min(2 * pause, 0.05)
-            time.sleep(min(pause, left))
+            if self.barrier(tag=_GATHER_TAG, timeout=left).peers_pending:
+                self.update(left)
+                pause = 0.001
+            else:
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 0.05)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -48,6 +48,7 @@ pyccl_code run(pyccl_communicator* communicator, double timeout, const char* nul
     if (communicator == nullptr) return refuse(null_sentence);
     const auto limit = pyccl::api::timeout_of(timeout, PYCCL_OPERATION_TIMEOUT);
     if (!limit.ok()) return report(limit.status());
+    // Held over the wait, should another thread free the handle meanwhile.
     const auto shared = communicator->shared;
     const auto work = start(*shared->communicator, limit.value());
     pyccl::api::wait(*work);
@@ -68,14 +69,15 @@ pyccl_code pyccl_connect(const char* coordinator, const pyccl_connect_options* o
   return guarded([&]() -> pyccl_code {
     if (coordinator == nullptr) return refuse("pyccl_connect: coordinator is NULL");
     if (communicator == nullptr) return refuse("pyccl_connect: communicator is NULL");
-    const auto checked = options_from(
-        coordinator, options != nullptr ? *options : pyccl_connect_options_default());
+    const auto checked =
+        options_from(coordinator, options != nullptr ? *options : pyccl_connect_options_default());
     if (!checked.ok()) return report(checked.status());
     auto opened = pyccl::runtime::Communicator::open(checked.value());
     if (!opened.ok()) return report(opened.status());
     auto shared = std::make_shared<pyccl::api::Communicator>();
     shared->communicator = opened.take();
-    const Status& admitted = pyccl::api::wait(*shared->communicator->admission());
+    // On failure the communicator goes with `shared`: nothing is left behind.
+    const Status admitted = pyccl::api::wait(*shared->communicator->admission());
     if (!admitted.ok()) return report(admitted);
     *communicator = new pyccl_communicator{std::move(shared)};
     return PYCCL_OK;

@@ -35,6 +35,7 @@ pyccl_code refuse(const char* sentence) {
 
 Result<Duration> timeout_of(double seconds, double default_seconds) {
   if (std::isnan(seconds)) return Status(Code::invalid_argument, "a timeout is not a number");
+  // Before the conversion: a double beyond the range of the integer would be undefined.
   const double meant = std::min(seconds < 0 ? default_seconds : seconds, seconds_max);
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(meant));
 }
@@ -64,11 +65,13 @@ void fill(pyccl_operation_info& out, const engine::OperationInfo& info) {
   out.bytes_received = info.bytes_received;
   out.weight_sum = info.weight_sum;
   out.seconds = info.seconds;
+  // The rest is zero already, the end of the string included.
   info.algorithm.copy(out.algorithm, sizeof out.algorithm - 1);
 }
 
 pyccl_code conclude(Communicator& shared, const runtime::Work& work, pyccl_operation_info* info) {
   if (!work.status().ok()) return report(work.status());
+  // Relaxed: the caller who decides on it is the thread that has waited.
   shared.peers_pending.store(work.info().peers_pending, std::memory_order_relaxed);
   if (info != nullptr) fill(*info, work.info());
   return PYCCL_OK;

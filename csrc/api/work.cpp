@@ -107,8 +107,7 @@ pyccl_code pyccl_all_reduce_async(pyccl_communicator* communicator, const pyccl_
     // The handle first: nothing may fail once the operation uses the caller's memory.
     auto handle = std::make_unique<pyccl_work>();
     handle->shared = communicator->shared;
-    handle->work =
-        handle->shared->communicator->all_reduce(std::move(made.request), made.timeout);
+    handle->work = handle->shared->communicator->all_reduce(std::move(made.request), made.timeout);
     *work = handle.release();
     return PYCCL_OK;
   });

@@ -38,7 +38,8 @@ class CommunicatorFace {
   }
 
   OpenCallPtr admission() { return track(communicator_->admission(), {}); }
-  OpenCallPtr all_reduce(Arrays& arrays, const ReduceSettings& settings, double timeout) {
+  OpenCallPtr all_reduce(Arrays& arrays, const ReduceSettings& settings, double timeout,
+                         bool waits) {
     engine::AllReduceRequest request;
     request.arrays = arrays.take_arrays();
     request.op = static_cast<kernels::ReduceOp>(settings.op);
@@ -48,11 +49,12 @@ class CommunicatorFace {
     request.algorithm = static_cast<pyccl_algorithm>(settings.algorithm);
     // The engine would refuse it too, but only the waiting caller would hear of it.
     if (const Status refusal = engine::check(request); !refusal.ok()) throw_status(refusal);
-    auto work = communicator_->all_reduce(std::move(request), to_duration(timeout));
+    auto work = communicator_->all_reduce(std::move(request), to_duration(timeout),
+                                          waits ? runtime::Then::waits : runtime::Then::goes_on);
     return track(std::move(work), arrays.take_buffers());
   }
   OpenCallPtr barrier(std::uint32_t tag, double timeout) {
-    return track(communicator_->barrier(tag, to_duration(timeout)), {});
+    return track(communicator_->barrier(tag, to_duration(timeout), runtime::Then::waits), {});
   }
   OpenCallPtr update(double timeout) {
     return track(communicator_->update(to_duration(timeout)), {});
@@ -137,7 +139,7 @@ void register_communicator(py::module_& module) {
   py::class_<CommunicatorFace>(module, "Communicator")
       .def("admission", &CommunicatorFace::admission)
       .def("all_reduce", &CommunicatorFace::all_reduce, py::arg("arrays"), py::arg("settings"),
-           py::arg("timeout"))
+           py::arg("timeout"), py::arg("waits"))
       .def("barrier", &CommunicatorFace::barrier, py::arg("tag"), py::arg("timeout"))
       .def("update", &CommunicatorFace::update, py::arg("timeout"))
       .def("leave", &CommunicatorFace::leave, py::arg("timeout"))

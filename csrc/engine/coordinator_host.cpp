@@ -17,6 +17,7 @@ namespace pyccl::engine {
 namespace {
 
 constexpr std::uint32_t stranger_lines_per_second = 10;
+// A flood of peers that are refused must not pile up connections that linger.
 constexpr std::size_t leaving_max = 64;
 // Those whom the machine refuses stay bound for a moment, hence more than it takes.
 constexpr std::size_t bound_max = 2 * (protocol::members_max + protocol::joiners_max);
@@ -86,7 +87,7 @@ struct CoordinatorHost::Dial final : transport::StreamObserver {
   void on_failed(Status) override;
 
   Probing& probing;
-  std::unique_ptr<transport::Stream> stream;
+  std::unique_ptr<transport::Stream> stream;  // bare: a peer learns nothing from being probed
 };
 
 struct CoordinatorHost::Probing {
@@ -103,6 +104,7 @@ struct CoordinatorHost::Probing {
 };
 
 void CoordinatorHost::Dial::on_connected() {
+  // One address that answers is enough.
   if (!probing.concluded) {
     probing.host.conclude(probing.peer, protocol::ProbeResult::reachable);
   }
@@ -125,6 +127,7 @@ Result<std::unique_ptr<CoordinatorHost>> CoordinatorHost::open(
     const CoordinatorHostOptions& options, transport::Network& network, const Clock& clock,
     StateStore& store) {
   std::unique_ptr<CoordinatorHost> host(new CoordinatorHost(options, network, clock, store));
+  // The port first: a coordinator that can't listen must not use up an incarnation.
   auto listener = network.listen(options.listen, host.get());
   if (!listener.ok()) return listener.status();
   host->listener_ = listener.take();
@@ -132,9 +135,8 @@ Result<std::unique_ptr<CoordinatorHost>> CoordinatorHost::open(
   return host;
 }
 
-CoordinatorHost::CoordinatorHost(const CoordinatorHostOptions& options,
-                                 transport::Network& network, const Clock& clock,
-                                 StateStore& store)
+CoordinatorHost::CoordinatorHost(const CoordinatorHostOptions& options, transport::Network& network,
+                                 const Clock& clock, StateStore& store)
     : options_(options),
       network_(network),
       clock_(clock),
@@ -152,17 +154,20 @@ void CoordinatorHost::begin() {
 }
 
 void CoordinatorHost::begin_again_later(const Status& status) {
-  say(LogLevel::error, "the state can't be written (" + status.reason() +
-                           "); no view is made until it can");
+  say(LogLevel::error,
+      "the state can't be written (" + status.reason() + "); no view is made until it can");
   machine_.reset();
   begin_again_at_ = clock_.now() + begin_again_interval;
-  // Members learn it as they would learn a crash, and dial again.
-  for (auto& [peer, link] : bound_) {
+  // Peers learn it as they would learn a crash, and dial again.
+  const auto drop = [this](std::unique_ptr<Link>& link) {
     link->ended = true;
     link->connection->close();
     ended_links_.push_back(std::move(link));
-  }
+  };
+  for (auto& [peer, link] : bound_) drop(link);
   bound_.clear();
+  for (auto& link : strangers_) drop(link);
+  strangers_.clear();
   for (auto& [peer, probing] : probes_) {
     probing->concluded = true;
     ended_probes_.push_back(std::move(probing));
@@ -180,12 +185,14 @@ void CoordinatorHost::tick() {
     link.connection->close();
     ended_links_.push_back(take(link));
   }
+  // Both lists are in the order of their deadlines, since all wait equally long.
   while (!leaving_.empty() && leaving_.front()->deadline <= now) leaving_.pop_front();
   std::vector<PeerId> late;
   for (const auto& [peer, probing] : probes_) {
     if (probing->deadline <= now) late.push_back(peer);
   }
   for (PeerId peer : late) conclude(peer, protocol::ProbeResult::unreachable);
+  // After the probes, so that a peer is not judged without the answer that has just come.
   if (machine_) {
     if (const auto due = machine_->next_deadline(); due && *due <= now) machine_->tick(now);
   }
@@ -252,7 +259,6 @@ std::unique_ptr<CoordinatorHost::Link> CoordinatorHost::take(Link& link) {
 }
 
 void CoordinatorHost::on_message(Link& link, ByteView body) {
-  if (!machine_) return;
   auto decoded = protocol::decode(body);
   if (!decoded.ok()) {
     turn_away(link, decoded.status());
@@ -260,6 +266,7 @@ void CoordinatorHost::on_message(Link& link, ByteView body) {
   }
   protocol::Message message = decoded.take();
   if (introduces(message)) {
+    // Each connection is one peer's: what comes on it later needs no name.
     const PeerId peer = introduction(message);
     if (!peer || (link.peer && link.peer != peer)) {
       turn_away(link, Status(Code::protocol_violation, "it introduced itself as somebody else"));
@@ -362,6 +369,7 @@ void CoordinatorHost::apply(protocol::SendTo& effect) {
 }
 
 void CoordinatorHost::apply(protocol::Persist& effect) {
+  // The one place where this layer may wait: nothing may overtake the disk.
   const Status status = store_.write(effect.state);
   if (!status.ok()) {
     begin_again_later(status);
@@ -382,6 +390,7 @@ void CoordinatorHost::apply(protocol::Probe& effect) {
     return;
   }
   auto probing = std::make_unique<Probing>(*this, effect.peer, now + options_.probe_limit);
+  // All of them before the first one dials: how many there are decides what a failure means.
   for (std::size_t i = 0; i < effect.addresses.size(); ++i) {
     probing->dials.push_back(std::make_unique<Dial>(*probing));
   }
@@ -423,8 +432,8 @@ void CoordinatorHost::say_of_stranger(const std::string& text) {
   const Time now = clock_.now();
   if (now - stranger_window_ >= 1s) {
     if (stranger_lines_held_ > 0) {
-      say(LogLevel::warning, std::to_string(stranger_lines_held_) +
-                                 " more connections of strangers were closed");
+      say(LogLevel::warning,
+          std::to_string(stranger_lines_held_) + " more connections of strangers were closed");
     }
     stranger_window_ = now;
     stranger_lines_ = 0;

@@ -1,8 +1,8 @@
 // Everything a coordinator does, without waiting and without a thread: the Coordinator machine, its
 // connections over a Network, its probes and its state store. The simulator runs the same code.
 //
-// The host calls in from one thread: stream callbacks (through the Network that it supplies), tick()
-// when next_deadline() has come; then end_turn(), and drains `log`.
+// The host calls in from one thread: stream callbacks (through the Network that it supplies), and
+// tick() when next_deadline() has come; then end_turn(), and drains `log`.
 //
 // A view that can't be written must not be sent. If the store fails, the coordinator behaves as if
 // it had crashed at that point: it drops all connections and everything it was about to say, and

@@ -115,30 +115,30 @@ typedef enum pyccl_log_level {
 
 /* The sentence of the last failure on the calling thread; "" if there was none. Never NULL. Valid
  * until the thread's next call that fails; a success does not change it. */
-PYCCL_API const char *pyccl_error_text(void);
+PYCCL_API const char* pyccl_error_text(void);
 
 /* "PYCCL_TIMEOUT" and so on; "unknown" for a number that is no code. Static, never NULL. */
-PYCCL_API const char *pyccl_code_name(pyccl_code code);
+PYCCL_API const char* pyccl_code_name(pyccl_code code);
 
 /* The library's version, such as "1.2.3". Static. */
-PYCCL_API const char *pyccl_version(void);
+PYCCL_API const char* pyccl_version(void);
 
-/* Called with one line of the log on a thread of the library, one call at a time per handle, until
- * the handle's close, stop or free has returned. `text` is valid during the call. Must not block
- * for long, and must not call functions on the handle that it belongs to. */
-typedef void (*pyccl_log_function)(void *context, pyccl_log_level level, const char *text);
+/* Called with one line of the log, one call at a time per handle, until the handle's close, stop or
+ * free has returned; on a thread of the library or of a caller that waits in it. `text` is valid
+ * during the call. Must not block for long, nor call functions on the handle that it belongs to. */
+typedef void (*pyccl_log_function)(void* context, pyccl_log_level level, const char* text);
 
 /* ---- coordinator ---------------------------------------------------------------------------- */
 
 typedef struct pyccl_coordinator pyccl_coordinator;
 
 typedef struct pyccl_coordinator_options {
-  const char *bind;       /* default "127.0.0.1:48148"; port 0 picks a free one */
-  const char *state_path; /* the file from which a restarted coordinator learns the run; default
+  const char* bind;       /* default "127.0.0.1:48148"; port 0 picks a free one */
+  const char* state_path; /* the file from which a restarted coordinator learns the run; default
                              NULL: the run ends with this coordinator */
   double heartbeat_limit; /* seconds of silence after which a peer counts as dead; default -1: 4 */
   pyccl_log_function log; /* default NULL: silent */
-  void *log_context;
+  void* log_context;
 } pyccl_coordinator_options;
 
 /* The defaults. Begin with these, so that a later version's new fields have sensible values. */
@@ -149,38 +149,38 @@ PYCCL_API pyccl_coordinator_options pyccl_coordinator_options_default(void);
  * `*coordinator` is the caller's to free.
  * Errors: PYCCL_ADDRESS_IN_USE; PYCCL_IO for a state file that is damaged, held by another
  * coordinator or not writable (the text names it); PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_coordinator_start(const pyccl_coordinator_options *options,
-                                             pyccl_coordinator **coordinator);
+PYCCL_API pyccl_code pyccl_coordinator_start(const pyccl_coordinator_options* options,
+                                             pyccl_coordinator** coordinator);
 
 /* The address that peers connect to, with the port that was picked. Valid until the handle is
  * freed; NULL for a NULL handle. */
-PYCCL_API const char *pyccl_coordinator_address(const pyccl_coordinator *coordinator);
+PYCCL_API const char* pyccl_coordinator_address(const pyccl_coordinator* coordinator);
 
 /* Ends it at once; the address is free again when the call returns. Peers notice a coordinator that
  * is away: their operations go on, a restart on the same address and state file finds them again.
  * Blocks until the thread has ended, which takes milliseconds. May be called again; NULL is
  * ignored. */
-PYCCL_API void pyccl_coordinator_stop(pyccl_coordinator *coordinator);
+PYCCL_API void pyccl_coordinator_stop(pyccl_coordinator* coordinator);
 
 /* Stops it and frees the handle. NULL is ignored. Not from inside the log function. */
-PYCCL_API void pyccl_coordinator_free(pyccl_coordinator *coordinator);
+PYCCL_API void pyccl_coordinator_free(pyccl_coordinator* coordinator);
 
 /* ---- communicator --------------------------------------------------------------------------- */
 
 typedef struct pyccl_communicator pyccl_communicator;
 
 typedef struct pyccl_connect_options {
-  const char *group;      /* default "default"; the peers that reduce together */
+  const char* group;      /* default "default"; the peers that reduce together */
   pyccl_role role;        /* default PYCCL_WORKER */
   uint32_t connections;   /* to each peer, 1 to 64; default 4 */
-  const char *listen;     /* where other peers reach this one; default NULL: any free port, on the
+  const char* listen;     /* where other peers reach this one; default NULL: any free port, on the
                              loopback only if the coordinator is there, else on every interface */
-  const char *advertise;  /* what to tell the others instead of that; default NULL */
+  const char* advertise;  /* what to tell the others instead of that; default NULL */
   double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
   double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
                              default -1: 4. Use the coordinator's */
   pyccl_log_function log; /* default NULL: silent */
-  void *log_context;
+  void* log_context;
 } pyccl_connect_options;
 
 PYCCL_API pyccl_connect_options pyccl_connect_options_default(void);
@@ -192,8 +192,8 @@ PYCCL_API pyccl_connect_options pyccl_connect_options_default(void);
  * Errors: PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_NOT_ADMITTED (refused, or the members did not reach
  * a boundary in time; the text says which), PYCCL_ADDRESS_IN_USE of `listen`,
  * PYCCL_PROTOCOL_VIOLATION for another version, PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_connect(const char *coordinator, const pyccl_connect_options *options,
-                                   pyccl_communicator **communicator);
+PYCCL_API pyccl_code pyccl_connect(const char* coordinator, const pyccl_connect_options* options,
+                                   pyccl_communicator** communicator);
 
 /* The membership as this peer knows it, all fields of one moment. */
 typedef struct pyccl_view {
@@ -207,36 +207,36 @@ typedef struct pyccl_view {
 /* Does not block. A view changes inside pyccl_update(), and when a member is lost at any time.
  * Errors: why this peer is out if it is (PYCCL_CLOSED after leave or close, PYCCL_EVICTED, ...),
  * PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_get_view(const pyccl_communicator *communicator, pyccl_view *view);
+PYCCL_API pyccl_code pyccl_get_view(const pyccl_communicator* communicator, pyccl_view* view);
 
 /* 1 if peers wait to be admitted, as known when the last operation ended that was waited for with
  * success; else 0. All members get the same value after the same operation, so "if pending, update"
  * takes all of them into pyccl_update() together. Does not block; 0 for NULL. For that promise one
  * thread alone decides on updates and waits for operations, in the same order on all members. */
-PYCCL_API int pyccl_peers_pending(const pyccl_communicator *communicator);
+PYCCL_API int pyccl_peers_pending(const pyccl_communicator* communicator);
 
 /* The boundary at which waiting peers are admitted. All members call it, with no operation in
  * flight; blocks until all have and the new view is installed. Joiners that fail are left out
  * without harm to the members.
  * Errors: PYCCL_TIMEOUT, PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_EVICTED, PYCCL_CLOSED,
  * PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_update(pyccl_communicator *communicator, double timeout);
+PYCCL_API pyccl_code pyccl_update(pyccl_communicator* communicator, double timeout);
 
 /* Leaves in good order: the others go on without waiting for anything. Blocks until they know.
  * Afterwards everything but close and free fails with PYCCL_CLOSED; what was open fails so too.
  * This peer is out also if an error is returned.
  * Errors: PYCCL_TIMEOUT, PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_EVICTED, PYCCL_CLOSED,
  * PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_leave(pyccl_communicator *communicator, double timeout);
+PYCCL_API pyccl_code pyccl_leave(pyccl_communicator* communicator, double timeout);
 
 /* Ends at once and without goodbye, the others see a death. Open works end with PYCCL_CLOSED; when
  * it returns, no memory of theirs is used any more. Blocks until the library's thread has ended,
  * which takes milliseconds. May be called again; NULL is ignored. */
-PYCCL_API void pyccl_close(pyccl_communicator *communicator);
+PYCCL_API void pyccl_close(pyccl_communicator* communicator);
 
 /* Closes it and frees the handle; its works stay valid until they are freed themselves. NULL is
  * ignored. Not from inside the log function. */
-PYCCL_API void pyccl_free(pyccl_communicator *communicator);
+PYCCL_API void pyccl_free(pyccl_communicator* communicator);
 
 /* ---- operations ----------------------------------------------------------------------------- */
 
@@ -244,8 +244,8 @@ PYCCL_API void pyccl_free(pyccl_communicator *communicator);
  * the input; otherwise the two must not overlap. No output may overlap another array of the
  * operation. A count of 0 is fine, the pointers do not matter then. */
 typedef struct pyccl_array {
-  const void *input;
-  void *output;
+  const void* input;
+  void* output;
   uint64_t count; /* elements */
   pyccl_dtype dtype;
 } pyccl_array;
@@ -268,13 +268,13 @@ typedef struct pyccl_operation_info {
   int32_t members;            /* of the group in the view that committed it */
   uint32_t epoch_incarnation; /* that view's number */
   uint32_t epoch_counter;
-  uint32_t attempts;          /* above 1: it began again because a member was lost */
-  int32_t peers_pending;      /* what pyccl_peers_pending() says after it */
-  uint64_t bytes_sent;        /* payload of the last attempt */
+  uint32_t attempts;     /* above 1: it began again because a member was lost */
+  int32_t peers_pending; /* what pyccl_peers_pending() says after it */
+  uint64_t bytes_sent;   /* payload of the last attempt */
   uint64_t bytes_received;
-  double weight_sum;          /* over the contributors */
-  double seconds;             /* from the call to its end */
-  char algorithm[32];         /* what AUTO has chosen */
+  double weight_sum;  /* over the contributors */
+  double seconds;     /* from the call to its end */
+  char algorithm[32]; /* what AUTO has chosen */
 } pyccl_operation_info;
 
 /* Reduces the arrays of all members of the group, element by element; all get the same bits. All
@@ -291,21 +291,21 @@ typedef struct pyccl_operation_info {
  * names the ranks that had not arrived), PYCCL_PEER_LOST (on_loss raise), PYCCL_EVICTED,
  * PYCCL_CANCELLED, PYCCL_CLOSED, PYCCL_COORDINATOR_UNAVAILABLE (needed for a decision, and away),
  * PYCCL_LIMIT_EXCEEDED (too many operations open), PYCCL_INVALID_ARGUMENT. */
-PYCCL_API pyccl_code pyccl_all_reduce(pyccl_communicator *communicator, const void *input,
-                                      void *output, uint64_t count, pyccl_dtype dtype,
-                                      const pyccl_all_reduce_options *options,
-                                      pyccl_operation_info *info);
+PYCCL_API pyccl_code pyccl_all_reduce(pyccl_communicator* communicator, const void* input,
+                                      void* output, uint64_t count, pyccl_dtype dtype,
+                                      const pyccl_all_reduce_options* options,
+                                      pyccl_operation_info* info);
 
 /* The same for several arrays, of any types that `op` allows: one operation with one outcome, and
  * nothing is copied together. The list itself is read during the call only. */
-PYCCL_API pyccl_code pyccl_all_reduce_list(pyccl_communicator *communicator,
-                                           const pyccl_array *arrays, size_t array_count,
-                                           const pyccl_all_reduce_options *options,
-                                           pyccl_operation_info *info);
+PYCCL_API pyccl_code pyccl_all_reduce_list(pyccl_communicator* communicator,
+                                           const pyccl_array* arrays, size_t array_count,
+                                           const pyccl_all_reduce_options* options,
+                                           pyccl_operation_info* info);
 
 /* Returns when all members have called it with this tag, which then counts as an operation of that
  * tag. Blocks until then. Errors as of pyccl_all_reduce(). */
-PYCCL_API pyccl_code pyccl_barrier(pyccl_communicator *communicator, uint32_t tag, double timeout);
+PYCCL_API pyccl_code pyccl_barrier(pyccl_communicator* communicator, uint32_t tag, double timeout);
 
 /* ---- operations that run while the caller does something else ------------------------------- */
 
@@ -316,32 +316,32 @@ typedef struct pyccl_work pyccl_work;
  * to the operation until it has ended: it must stay valid, inputs must not be written and outputs
  * not be touched. What is wrong with the request shows when the work is waited for, but for
  * PYCCL_INVALID_ARGUMENT of NULLs and enumerations, which shows here. */
-PYCCL_API pyccl_code pyccl_all_reduce_async(pyccl_communicator *communicator,
-                                            const pyccl_array *arrays, size_t array_count,
-                                            const pyccl_all_reduce_options *options,
-                                            pyccl_work **work);
+PYCCL_API pyccl_code pyccl_all_reduce_async(pyccl_communicator* communicator,
+                                            const pyccl_array* arrays, size_t array_count,
+                                            const pyccl_all_reduce_options* options,
+                                            pyccl_work** work);
 
 /* Blocks until the operation has ended, but no longer than the timeout (0 only looks). Any number
  * of times, from any number of threads.
  * Returns what the blocking call would have returned; or, with the operation still going on,
  * PYCCL_TIMEOUT, for which pyccl_work_done() then says 0. */
-PYCCL_API pyccl_code pyccl_work_wait(pyccl_work *work, double timeout);
+PYCCL_API pyccl_code pyccl_work_wait(pyccl_work* work, double timeout);
 
 /* 1 if the operation has ended, well or not. Does not block; 0 for NULL. */
-PYCCL_API int pyccl_work_done(const pyccl_work *work);
+PYCCL_API int pyccl_work_done(const pyccl_work* work);
 
 /* How it went. Does not block. Errors: that of the operation; PYCCL_INVALID_ARGUMENT while it has
  * not ended. */
-PYCCL_API pyccl_code pyccl_work_info(const pyccl_work *work, pyccl_operation_info *info);
+PYCCL_API pyccl_code pyccl_work_info(const pyccl_work* work, pyccl_operation_info* info);
 
 /* Gives the operation up; the other members' fails with PYCCL_CANCELLED then. Does not block. The
  * work ends soon, with PYCCL_CANCELLED or, if this member had already been counted on, as it ends
  * for the others. Does nothing if it has ended; NULL is ignored. */
-PYCCL_API void pyccl_work_cancel(pyccl_work *work);
+PYCCL_API void pyccl_work_cancel(pyccl_work* work);
 
 /* Frees the handle. An operation that has not ended is cancelled first, and the call blocks until
  * it has: no memory of it is in use when this returns. NULL is ignored. The last call on it. */
-PYCCL_API void pyccl_work_free(pyccl_work *work);
+PYCCL_API void pyccl_work_free(pyccl_work* work);
 
 #ifdef __cplusplus
 }

@@ -199,7 +199,7 @@ std::optional<Time> Member::next_deadline() const {
 }
 
 Member::Load Member::load() const {
-  Load load{open_count_, operations_.size(), 0, committed_.size(), failures_.size()};
+  Load load{open_count_, operations_.size(), 0, committed_.size(), failures_.reason_count()};
   for (const auto& [peer, messages] : held_) load.held += messages.size();
   return load;
 }

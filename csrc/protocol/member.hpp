@@ -21,6 +21,7 @@
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "base/time.hpp"
+#include "protocol/failures.hpp"
 #include "protocol/limits.hpp"
 #include "protocol/messages.hpp"
 #include "protocol/view.hpp"
@@ -246,8 +247,6 @@ class Member {
   bool stopped(const Operation&) const;
   Operation* find_or_add(PeerId from, OpKey key);
   Status may_post(std::uint32_t tag) const;
-  std::optional<Status> forgotten_failure(OpKey key);
-  void remember_failure(OpKey key, const Status& status);
   void start(Time now, OpKey key, Operation& operation);
   void match(Time now, OpKey key, Operation& operation, PeerId from, Arrival& arrival);
   void commit_if_done(OpKey key);
@@ -284,9 +283,7 @@ class Member {
   std::map<PeerId, std::size_t> foreign_counts_;  // open as far as we know, by who posted them
   std::map<PeerId, OpKey> last_seen_;             // the last operation that a peer posted
   std::deque<CommittedOperation> committed_;      // in this view
-  std::map<OpKey, Status> failures_;              // not yet posted here
-  std::map<std::uint32_t, std::uint32_t>
-      given_up_;                                 // by tag: lower numbers failed, reason forgotten
+  Failures failures_;
   std::map<PeerId, std::vector<Message>> held_;  // of later epochs (rule R3)
 
   std::optional<UpdateRequest> update_;

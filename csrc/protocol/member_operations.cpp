@@ -51,8 +51,9 @@ Result<OpKey> Member::post(Time now, std::uint32_t tag, const Descriptor& descri
                   "arrays of more than " + std::to_string(parts_max) + " data types");
   }
   const OpKey key{group_, tag, next_sequence(tag)++};
-  if (auto failure = forgotten_failure(key)) {
+  if (auto failure = failures_.take(key)) {
     PYCCL_MARK("posted after the others had failed it");
+    failures_.drop_below(tag, key.seq);
     outbox.push_back(OperationFailed{key, *failure});
     return key;
   }
@@ -70,34 +71,8 @@ Result<OpKey> Member::post(Time now, std::uint32_t tag, const Descriptor& descri
     send(UpdateWithdrawn{view_.epoch});
   }
   operation.late = frozen_;
-  if (const auto found = given_up_.find(tag); found != given_up_.end() && key.seq < found->second) {
-    PYCCL_MARK("posted long after the others had failed it");
-    want_end(key, operation, {Code::timeout, "the other members gave this operation up long ago"});
-  } else if (!stopped(operation)) {
-    start(now, key, operation);
-  }
+  if (!stopped(operation)) start(now, key, operation);
   return key;
-}
-
-// The failure that the others agreed on before this member posted the operation.
-std::optional<Status> Member::forgotten_failure(OpKey key) {
-  if (const auto found = failures_.find(key); found != failures_.end()) {
-    Status status = std::move(found->second);
-    failures_.erase(found);
-    return status;
-  }
-  return std::nullopt;
-}
-
-void Member::remember_failure(OpKey key, const Status& status) {
-  if (key.seq < posted_below(key.tag)) return;
-  failures_.insert_or_assign(key, status);
-  if (failures_.size() <= operations_open_max) return;
-  // Far behind: the reasons are forgotten, and these numbers are refused when they are posted.
-  const OpKey oldest = failures_.begin()->first;
-  std::uint32_t& below = given_up_[oldest.tag];
-  below = std::max(below, oldest.seq + 1);
-  failures_.erase(failures_.begin());
 }
 
 // Nothing starts, matches or commits while this member is frozen.

@@ -76,14 +76,7 @@ Report Member::make_report() const {
   for (const auto& [tag, seq] : next_sequences_) {
     report.next_sequences.push_back({group_, tag, seq});
   }
-  std::map<std::uint32_t, std::uint32_t> behind = given_up_;
-  for (const auto& [key, status] : failures_) {
-    behind[key.tag] = std::max(behind[key.tag], key.seq + 1);
-  }
-  for (const auto& [tag, seq] : behind) {
-    if (report.behind_failures.size() == tags_max) break;
-    report.behind_failures.push_back({group_, tag, seq});
-  }
+  report.behind_failures = failures_.ends(group_);
   return report;
 }
 
@@ -133,7 +126,8 @@ void Member::apply(const Decision& decision) {
   const bool posted = found != operations_.end() && found->second.posted;
   if (!posted) {
     // Not posted here yet: it fails at once when it will be.
-    if (decision.outcome == Outcome::failed) remember_failure(key, decision.status);
+    const bool to_come = key.seq >= posted_below(key.tag);
+    if (decision.outcome == Outcome::failed && to_come) failures_.add(key, decision.status);
     return;
   }
   if (decision.outcome == Outcome::committed) {
@@ -167,11 +161,8 @@ void Member::adopt(const View& view) {
     if (!room_for_tag(next.tag)) continue;
     std::uint32_t& own = next_sequence(next.tag);
     own = std::max(own, next.seq);
+    failures_.drop_below(next.tag, own);
   }
-  std::erase_if(failures_, [&](const auto& failure) {
-    return failure.first.seq < posted_below(failure.first.tag);
-  });
-  std::erase_if(given_up_, [&](const auto& one) { return one.second <= posted_below(one.first); });
   // Nothing that was said of operations in the former view holds in this one.
   foreign_counts_.clear();
   for (auto at = operations_.begin(); at != operations_.end();) {

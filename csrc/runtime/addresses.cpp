@@ -36,8 +36,8 @@ Result<std::vector<std::string>> resolve_all(const std::string& address) {
   auto resolved = transport::tcp::resolve(address);
   if (!resolved.ok()) return resolved;
   auto addresses = resolved.take();
-  const auto v6 = static_cast<std::size_t>(
-      std::count_if(addresses.begin(), addresses.end(), is_v6));
+  const auto v6 =
+      static_cast<std::size_t>(std::count_if(addresses.begin(), addresses.end(), is_v6));
   if (v6 > 0 && v6 < addresses.size() && !host_has_v6()) std::erase_if(addresses, is_v6);
   return addresses;
 }
@@ -49,8 +49,8 @@ Result<std::string> resolve_first(const std::string& address) {
 }
 
 std::string default_listen(const std::vector<std::string>& coordinator) {
-  const auto v6 = static_cast<std::size_t>(
-      std::count_if(coordinator.begin(), coordinator.end(), is_v6));
+  const auto v6 =
+      static_cast<std::size_t>(std::count_if(coordinator.begin(), coordinator.end(), is_v6));
   if (std::all_of(coordinator.begin(), coordinator.end(), on_loopback)) {
     return v6 == coordinator.size() ? "[::1]:0" : "127.0.0.1:0";
   }

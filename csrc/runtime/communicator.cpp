@@ -31,7 +31,9 @@ constexpr std::uint32_t connections_max = 64;
 // Beyond this a timeout counts as none; it keeps "now + timeout" from overflowing.
 constexpr Duration timeout_max = 24h * 365 * 100;
 
-struct Barrier { std::uint32_t tag = 0; };
+struct Barrier {
+  std::uint32_t tag = 0;
+};
 struct Update {};
 struct Leave {};
 struct Cancel {};
@@ -50,7 +52,8 @@ class Loop final : public WorkDriver {
   Loop()
       : commands_(commands_max),
         network_(reactor_),
-        shared_(reactor_, {[this](Time until) { turn(until); }, [this] { return !open_.empty(); }}) {}
+        shared_(reactor_,
+                {[this](Time until) { turn(until); }, [this] { return !open_.empty(); }}) {}
 
   Status open(const engine::PeerOptions& options, Duration timeout, LogSink log);
   void run();
@@ -143,9 +146,8 @@ void Loop::finish_turn() {
 
 void Loop::execute(Command& command) {
   if (std::holds_alternative<Cancel>(command.call)) {
-    const auto at = std::find_if(open_.begin(), open_.end(), [&](const auto& each) {
-      return each.second == command.work;
-    });
+    const auto at = std::find_if(open_.begin(), open_.end(),
+                                 [&](const auto& each) { return each.second == command.work; });
     if (at != open_.end()) peer_->cancel(at->first);
     return;
   }
@@ -313,8 +315,7 @@ Status check(const ConnectOptions& options) {
                   std::to_string(options.connections));
   }
   if (options.group.empty() || options.group.size() > protocol::name_bytes_max) {
-    return refuse("a group's name has 1 to " + std::to_string(protocol::name_bytes_max) +
-                  " bytes");
+    return refuse("a group's name has 1 to " + std::to_string(protocol::name_bytes_max) + " bytes");
   }
   if (options.timeout <= Duration::zero()) return refuse("the timeout must be above 0");
   if (options.timing.heartbeat_limit <= Duration::zero()) {

@@ -75,6 +75,7 @@ Status Loop::open(const CoordinatorSettings& settings, const std::string& listen
   return {};
 }
 
+// Lines are told before each wait, so that none is held back while nothing happens.
 void Loop::run() {
   while (!stopping_.load(std::memory_order_acquire)) {
     tell();
@@ -84,6 +85,7 @@ void Loop::run() {
     incarnation_.store(host_->incarnation(), std::memory_order_relaxed);
   }
   tell();
+  // Here and not with the handle, so that port and file are free when stop() has returned.
   host_.reset();
   file_.reset();
 }
@@ -127,6 +129,7 @@ Result<std::unique_ptr<Coordinator>> Coordinator::start(const CoordinatorSetting
   if (settings.timing.heartbeat_limit <= Duration::zero()) {
     return Status(Code::invalid_argument, "the heartbeat limit must be above 0");
   }
+  // Names are looked up in the caller's thread, and what can't begin is told to the caller.
   auto listen = resolve_first(settings.bind);
   if (!listen.ok()) return listen.status();
   auto loop = std::make_shared<Loop>();

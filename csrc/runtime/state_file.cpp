@@ -109,6 +109,7 @@ Bytes wrap(const Bytes& state) {
 }
 
 Result<protocol::CoordinatorState> unwrap(ByteView file, const std::string& path) {
+  // A file of something else is told from a damaged one, so that nobody removes it on our advice.
   const std::size_t known = std::min(file.size(), magic.size());
   if (known > 0 && std::memcmp(file.data(), magic.data(), known) != 0) {
     return Status(Code::io, "the file " + path + " is no state file of pyccl");
@@ -140,6 +141,7 @@ StateFile::~StateFile() { ::close(lock_fd_); }
 
 Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& path) {
   if (path.empty()) return Status(Code::invalid_argument, "the state file's path is empty");
+  // As in a user's fresh home, where the usual folder for states does not exist yet.
   std::error_code made;
   std::filesystem::create_directories(directory_of(path), made);
   if (made) {
@@ -173,11 +175,14 @@ Status StateFile::read() {
 
 Status StateFile::write(const protocol::CoordinatorState& state) {
   const Bytes bytes = wrap(protocol::encode_state(state));
+  // In the same directory, since a rename is atomic only within one file system. The lock is ours,
+  // so the name needs no randomness, and what a crash left there is overwritten.
   const std::string temporary = path_ + ".new";
   {
     const File file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (!file.ok()) return system_failure("can't make " + temporary, errno);
     if (!write_all(file.fd(), bytes)) return give_up(temporary, "can't write");
+    // Before the rename: otherwise a power failure may leave the new name on an empty file.
     if (::fsync(file.fd()) != 0) return give_up(temporary, "can't flush");
   }
   if (::rename(temporary.c_str(), path_.c_str()) != 0) return give_up(temporary, "can't rename");

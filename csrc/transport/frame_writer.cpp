@@ -171,7 +171,7 @@ FrameWriter::Returned FrameWriter::take_back(FrameList& messages, FrameList& seg
     frame->has_checksum = false;
     const bool segment = frame->kind == FrameKind::segment;
     PYCCL_MARK("goes out again on another connection");
-    if (PYCCL_MUTANT(segment ? "dropped-retransmission" : "dropped-message")) {
+    if (segment ? PYCCL_MUTANT("dropped-retransmission") : PYCCL_MUTANT("dropped-message")) {
       pool.give_back(frame);
       return;
     }

@@ -48,6 +48,7 @@ class PeerProcess:
         self._result: Any = None
         self._error: tuple[BaseException, str] | None = None
         self._has_result = False
+        self._last_words: str | None = None
         self.killed = False
         """True once kill() was called."""
         # A file, not a pipe: who writes much must not wait for a test that reads nothing.
@@ -147,6 +148,7 @@ class PeerProcess:
             self.kill()
         # The reader has seen the end of the pipe by then, or is about to.
         self._ended.wait(5.0)
+        self._last_words = self._why()
         self._pipe.close()
         self._stderr.close()
 
@@ -183,6 +185,8 @@ class PeerProcess:
         return f"peer process {self.index} (pid {self.pid})"
 
     def _why(self) -> str:
+        if self._last_words is not None:
+            return self._last_words
         if self._error is not None:
             return ":\n" + self._error[1]
         parts = []

@@ -78,6 +78,8 @@ class FaultProxy:
             self._closing = True
             self._wake_tx.send(b"c")
             self._thread.join(10.0)
+            self._wake_tx.close()
+            self._wake_rx.close()
 
     def __enter__(self) -> FaultProxy:
         return self
@@ -102,8 +104,8 @@ class FaultProxy:
                 self._reset_one()
         while self._pairs:
             self._drop(self._pairs[-1])
-        for one in (self._listener, self._wake_rx, self._wake_tx, self._selector):
-            one.close()
+        self._listener.close()
+        self._selector.close()
 
     def _woken(self, _socket: socket.socket, _events: int) -> None:
         self._wake_rx.recv(1)
@@ -113,8 +115,8 @@ class FaultProxy:
 
     def _reset_one(self) -> None:
         if self._pairs:
-            self._drop(self._random.choice(self._pairs))
             self.resets += 1
+            self._drop(self._random.choice(self._pairs))
 
     def _accept(self, _socket: socket.socket, _events: int) -> None:
         client, _ = self._listener.accept()

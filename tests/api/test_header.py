@@ -58,7 +58,13 @@ def test_example_runs(lib: Library, tmp_path: Path) -> None:
     subprocess.run(
         [
             *("cc", "-std=c99", *WARNINGS[:4], WARNINGS[-1], str(ROOT / "examples/hello.c")),
-            *("-o", str(binary), f"-L{lib.path.parent}", f"-Wl,-rpath,{lib.path.parent}", "-lpyccl"),
+            *(
+                "-o",
+                str(binary),
+                f"-L{lib.path.parent}",
+                f"-Wl,-rpath,{lib.path.parent}",
+                "-lpyccl",
+            ),
         ],
         check=True,
     )

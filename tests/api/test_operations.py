@@ -10,7 +10,9 @@ import pytest
 from .conftest import PATIENCE, Library, RunPeers
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize(
+    "dtype", ["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
+)
 def test_sum_of_three(lib: Library, run_peers: RunPeers, dtype: str) -> None:
     def body(rank: int, comm: Any) -> Any:
         x = (np.arange(1000) % 20 + rank).astype(dtype)
@@ -112,9 +114,7 @@ def test_a_wait_that_ends_early_leaves_the_operation_alone(
         x = np.ones(10, np.float32)
         if rank == 0:
             work = lib.ffi.new("pyccl_work **")
-            lib.check(
-                lib.c.pyccl_all_reduce_async(comm, lib.array(x), 1, lib.ffi.NULL, work)
-            )
+            lib.check(lib.c.pyccl_all_reduce_async(comm, lib.array(x), 1, lib.ffi.NULL, work))
             assert lib.c.pyccl_work_wait(work[0], 0) == lib.c.PYCCL_TIMEOUT
             assert lib.c.pyccl_work_wait(work[0], 0.01) == lib.c.PYCCL_TIMEOUT
             assert lib.c.pyccl_work_done(work[0]) == 0
@@ -138,9 +138,7 @@ def test_freeing_a_work_gives_its_memory_back(lib: Library, run_peers: RunPeers)
         if rank == 0:
             x = np.ones(10, np.float32)
             work = lib.ffi.new("pyccl_work **")
-            lib.check(
-                lib.c.pyccl_all_reduce_async(comm, lib.array(x), 1, lib.ffi.NULL, work)
-            )
+            lib.check(lib.c.pyccl_all_reduce_async(comm, lib.array(x), 1, lib.ffi.NULL, work))
             lib.c.pyccl_work_cancel(work[0])
             assert lib.c.pyccl_work_wait(work[0], PATIENCE) == lib.c.PYCCL_CANCELLED
             lib.c.pyccl_work_free(work[0])

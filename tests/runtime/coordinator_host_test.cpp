@@ -145,9 +145,8 @@ struct World {
 
   std::size_t log_lines(const std::string& text) const {
     return static_cast<std::size_t>(
-        std::count_if(host->log.begin(), host->log.end(), [&](const auto& line) {
-          return line.text.find(text) != std::string::npos;
-        }));
+        std::count_if(host->log.begin(), host->log.end(),
+                      [&](const auto& line) { return line.text.find(text) != std::string::npos; }));
   }
 
   transport::inproc::InprocNetwork network{16 * 1024};
@@ -166,7 +165,7 @@ struct Pair : World {
     const Epoch alone = view_of(first).epoch;
     first.say(protocol::Update{alone});
     settle();
-    first.say(protocol::Report{alone, {}, {}});
+    first.say(nothing_open(alone));
     for (Client* each : {&first, &second}) {
       const auto* prepare = each->heard<protocol::Prepare>();
       REQUIRE(prepare != nullptr);
@@ -175,6 +174,12 @@ struct Pair : World {
     settle();
     REQUIRE(view_of(first).members.size() == 2);
     REQUIRE(view_of(second).members.size() == 2);
+  }
+
+  static protocol::Report nothing_open(Epoch epoch) {
+    protocol::Report report;
+    report.epoch = epoch;
+    return report;
   }
 
   static const protocol::View& view_of(const Client& client) {
@@ -305,7 +310,7 @@ TEST_CASE("a peer whose connection breaks is dialled: refused means dead at once
   pair.second.connection->close();
   pair.settle();
   REQUIRE(pair.first.heard<protocol::Freeze>() != nullptr);
-  pair.first.say(protocol::Report{Pair::view_of(pair.first).epoch, {}, {}});
+  pair.first.say(Pair::nothing_open(Pair::view_of(pair.first).epoch));
   pair.settle();
   CHECK(Pair::view_of(pair.first).members.size() == 1);
   CHECK(pair.clock.time == before);

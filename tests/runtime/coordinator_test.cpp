@@ -95,6 +95,18 @@ TEST_CASE("a port in use and a state file in use are refused by name") {
   CHECK(same_port.status().reason().find(first->address()) != std::string::npos);
 }
 
+TEST_CASE("a state file that can't be written is told at the start") {
+  const TemporaryFolder folder;
+  CoordinatorSettings settings;
+  settings.bind = "127.0.0.1:0";
+  settings.state_path = folder / "run.state";
+  std::filesystem::create_directory(*settings.state_path + ".new");
+  const auto started = Coordinator::start(settings);
+  REQUIRE_FALSE(started.ok());
+  CHECK(started.status().code() == Code::io);
+  CHECK(started.status().reason().find("run.state") != std::string::npos);
+}
+
 TEST_CASE("settings that make no sense are refused") {
   CoordinatorSettings settings;
   for (const char* bind : {"", "nowhere", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:port"}) {
@@ -150,7 +162,8 @@ TEST_CASE("garbage on any port closes its own connection and harms nobody") {
   std::string noise(5000, '\0');
   for (std::size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<char>(i * 37 + 11);
   const std::string oversized = std::string("lcyp\x01\x01\0\0\xff\xff\xff\xff", 12) + noise;
-  for (const std::string& bytes : {noise, std::string("GET / HTTP/1.1\r\n\r\n") + noise, oversized}) {
+  const std::string request = "GET / HTTP/1.1\r\n\r\n" + noise;
+  for (const std::string& bytes : {noise, request, oversized}) {
     CHECK(closes_on(cluster.coordinator->address(), bytes));
     for (const auto& peer : cluster.peers) CHECK(closes_on(peer->address(), bytes));
   }

@@ -19,7 +19,10 @@ _HELD_OUT = 0.2
 
 @click.command()
 @click.option("--peers", type=click.IntRange(3, 16), default=4, show_default=True)
-@click.option("--rounds", type=click.IntRange(20, 1000), default=40, show_default=True)
+@click.option(
+    "--rounds", type=click.IntRange(20, 1000), default=40, show_default=True,
+    help="At least so many; more if the script takes longer.",
+)  # fmt: skip
 @click.option(
     "--pace", type=click.FloatRange(0.02, 5.0), default=0.2, show_default=True, metavar="S",
     help="Seconds between rounds, so that one can watch.",
@@ -36,11 +39,11 @@ def command(peers: int, rounds: int, pace: float, plain: bool, json_file: Path |
     and nobody hung.
     """
     shards, held_out = _digits(peers + 1)
-    settings = [Settings(shard, held_out, rounds, pace) for shard in shards]
+    settings = [Settings(shard, held_out, pace) for shard in shards]
     settings[-1].newcomer = True
     view = PlainView() if plain or not sys.stdout.isatty() else TableView()
     with view:
-        record = Supervisor(settings, view, _SECONDS_MAX).run()
+        record = Supervisor(settings, rounds, view, _SECONDS_MAX).run()
     faults = record.judge(rounds)
     click.echo(verdict(record, faults))
     if json_file is not None:

@@ -41,7 +41,7 @@ class Round:
 
     @property
     def seconds(self) -> float:
-        return max(row.seconds for row in self.rows)
+        return max(row.seconds for row in self.rows if not row.joined)
 
     @property
     def ended_at(self) -> float:
@@ -50,8 +50,7 @@ class Round:
     def summary(self) -> dict[str, Any]:
         """As it goes into the table and the file."""
         first = self.rows[0]
-        # A newcomer has no loss of its own in its first round.
-        losses = [row.loss for row in self.rows if row.loss == row.loss]
+        losses = [row.loss for row in self.rows if not row.joined]
         return {
             "round": self.number,
             "epoch": first.epoch,
@@ -87,10 +86,10 @@ class Record:
         return statistics.median(one.seconds for one in self.rounds if one.complete)
 
     def lost_between(self, first: int, last: int) -> float:
-        """Milliseconds that these rounds took longer than undisturbed ones."""
+        """Milliseconds that these rounds took longer than as many undisturbed ones."""
         usual = self.undisturbed_seconds()
         rounds = self.rounds[first : last + 1]
-        return 1000 * sum(max(0.0, one.seconds - usual) for one in rounds if one.rows)
+        return 1000 * sum(one.seconds - usual for one in rounds if one.rows)
 
     @property
     def accuracy(self) -> float:

@@ -34,10 +34,12 @@ class View(Protocol):
 class Supervisor:
     """One run of the demo."""
 
-    def __init__(self, settings: list[Settings], view: View, seconds_max: float) -> None:
+    def __init__(
+        self, settings: list[Settings], rounds: int, view: View, seconds_max: float
+    ) -> None:
         # The last one is the newcomer's.
         self._settings = settings
-        self._rounds = settings[0].rounds
+        self._rounds = rounds
         self._view = view
         self._record = Record(peers=len(settings) - 1)
         self._deadline = time.monotonic() + seconds_max
@@ -45,6 +47,7 @@ class Supervisor:
         self._said: set[tuple[int, str]] = set()
         self._events: dict[str, Event] = {}
         self._shown = 0
+        self._told_to_end = False
 
     def run(self) -> Record:
         """The whole script. Whatever goes wrong stands in the record's faults."""
@@ -111,21 +114,31 @@ class Supervisor:
     def _act(self, one: Round) -> None:
         """What the script wants after this round."""
         fifth = self._rounds // 5
-        if one.number >= 2 * fifth and self._ended("kill") and "join" not in self._events:
+        if self._due("join", one, 2 * fifth, "kill"):
             self._note("join", one.number, "a new peer asks to join")
             self._newcomer.send("join")
-        if one.number >= 3 * fifth and self._ended("join") and "coordinator" not in self._events:
+        if self._due("coordinator", one, 3 * fifth, "join"):
             self._cluster.coordinator.kill()
             self._note("coordinator", one.number, "the coordinator is killed")
-        away = self._events.get("coordinator")
-        if away and one.number == away.round + _ROUNDS_WITHOUT_COORDINATOR:
-            self._cluster.coordinator.restart()
+        away = self._open("coordinator")
+        if (
+            away is not None
+            and not self._cluster.coordinator.alive()
+            and one.number >= away.round + _ROUNDS_WITHOUT_COORDINATOR
+        ):
+            self._cluster.coordinator.start()
             away.text += f"; started again after round {one.number}"
             self._view.event_changed(away)
-        if one.number >= 4 * fifth and self._ended("coordinator") and "leave" not in self._events:
+        if self._due("leave", one, 4 * fifth, "coordinator"):
             leaver = self._record.peers - 1
             self._note("leave", one.number, f"peer {leaver} leaves in good order")
             self._cluster.peers[leaver].send("leave")
+        if self._ended("leave") and one.number >= self._rounds - 2 and not self._told_to_end:
+            self._told_to_end = True
+            self._cluster.peers[_HELD].send("end")
+
+    def _due(self, name: str, one: Round, number: int, former: str) -> bool:
+        return one.number >= number and self._ended(former) and name not in self._events
 
     def _account(self, one: Round) -> None:
         """What an event cost is known some rounds later."""
@@ -135,13 +148,12 @@ class Supervisor:
             # Against the clock: from the signal until the last survivor had its result.
             usual = self._record.undisturbed_seconds()
             self._close(event, 1000 * (one.ended_at - event.began - usual))
-            if any(row.attempts < 2 for row in one.rows):
+            # The victim was inside it in the view before this one.
+            if one.rows[0].epoch == self._record.rounds[one.number - 1].rows[0].epoch:
                 self._record.faults.append("the peer was not killed in mid operation")
         if (event := self._open("join")) and self._newcomer.index in {r.index for r in one.rows}:
             self._close(event, self._record.lost_between(event.round + 1, one.number))
-        if (event := self._open("coordinator")) and (
-            one.number == event.round + _ROUNDS_WITHOUT_COORDINATOR + 1
-        ):
+        if (event := self._open("coordinator")) and "recovered" in self._cluster.coordinator.log():
             self._close(event, self._record.lost_between(event.round + 1, one.number))
         if (event := self._open("leave")) and members < members_before:
             self._close(event, self._record.lost_between(event.round + 1, one.number))
@@ -177,7 +189,7 @@ class Supervisor:
             if not peer.killed:
                 leaver = peer.index == self._record.peers - 1
                 ended = peer.result()
-                if ended != ("left" if leaver else "finished"):
-                    self._record.faults.append(f"peer {peer.index} {ended}")
+                if ended != ("left" if leaver else "ended"):
+                    self._record.faults.append(f"peer {peer.index} {ended} at the wrong time")
         if not self._cluster.coordinator.alive():
             self._record.faults.append("the coordinator died")

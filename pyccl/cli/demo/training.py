@@ -2,7 +2,8 @@
 
 A small network (64 inputs, one hidden layer, 10 classes) in plain numpy. All parameters are one
 operation. The number of the round travels with them, so that a newcomer learns both from the same
-all-reduce: it takes part with weight 0, and holds the same bits as everybody else afterwards.
+all-reduce: it takes part with weight 0, and holds the same bits as everybody else afterwards. So
+does the wish to end: whoever is told so says it there, and all end after the same round.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ class Settings:
 
     shard: tuple[Floats, Labels]
     held_out: tuple[Floats, Labels]
-    rounds: int
     pace: float
     """Seconds between rounds, so that one can watch."""
     newcomer: bool = False
@@ -61,6 +61,8 @@ class Row:
     """That communication took: the operation, and the update where there was one."""
     ended_at: float
     """On the clock that all processes of a machine share."""
+    joined: bool
+    """This peer's first round, in which it contributed nothing and waited for the others."""
 
 
 class Model:
@@ -123,9 +125,9 @@ def run(comm: pyccl.Communicator, index: int, settings: Settings) -> str:
     """The peer function. Returns why it ended."""
     model = Model(seed=0)
     random = np.random.default_rng(index)
-    number, loss = 0, float("nan")
+    number, loss, order = 0, float("nan"), ""
     joining = settings.newcomer
-    while number < settings.rounds:
+    while True:
         weight = 0.0
         if not joining:
             loss = model.train(*settings.shard, random)
@@ -133,40 +135,37 @@ def run(comm: pyccl.Communicator, index: int, settings: Settings) -> str:
         if settings.held_at == number:
             report("held")
             next_order(30)
-        info, seconds, number = _average(comm, model, number, weight, settings.doomed_at)
-        joining = False
+        began = time.monotonic()
+        travelling = np.array([float(number), float(order == "end")])
+        arrays = [*model.parameters, travelling]
+        work = comm.all_reduce(arrays, op="avg", weight=weight, async_op=True)
+        if settings.doomed_at == number:
+            report("inside")
+        info = work.wait()
+        if comm.peers_pending:
+            comm.update()
+        seconds = time.monotonic() - began
+        number = round(float(travelling[0]))  # the average of equal numbers
         report(
             Row(
                 index, number, str(info.epoch), info.world_size, info.members, info.attempts, loss,
                 model.accuracy(*settings.held_out), model.digest(), seconds, time.monotonic(),
+                joining,
             )
         )  # fmt: skip
-        if _told_to_leave():
+        if travelling[1] > 0:
+            return "ended"
+        order = order or _order()
+        if order == "leave":
             return "left"
         # All come out of the operation together, and so begin the next round together.
         time.sleep(settings.pace)
+        joining = False
         number += 1
-    return "finished"
 
 
-def _average(
-    comm: pyccl.Communicator, model: Model, number: int, weight: float, doomed_at: int
-) -> tuple[pyccl.OperationInfo, float, int]:
-    """One all-reduce of everything; how it went, the seconds that it took, the round that it is."""
-    began = time.monotonic()
-    travelling = np.array([float(number)])
-    work = comm.all_reduce([*model.parameters, travelling], op="avg", weight=weight, async_op=True)
-    if doomed_at == number:
-        report("inside")
-    info = work.wait()
-    if comm.peers_pending:
-        comm.update()
-    # The average of equal numbers, up to rounding.
-    return info, time.monotonic() - began, round(float(travelling[0]))
-
-
-def _told_to_leave() -> bool:
+def _order() -> str:
     try:
-        return bool(next_order(0) == "leave")
+        return str(next_order(0))
     except queue.Empty:
-        return False
+        return ""

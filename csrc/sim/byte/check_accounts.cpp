@@ -1,0 +1,72 @@
+// S11, S12: an operation sends what its plan says, early data stays within its budget, and staging
+// memory goes back with the operations that took it.
+#include <string>
+#include <vector>
+
+#include "collectives/select.hpp"
+#include "engine/executor.hpp"
+#include "sim/byte/world.hpp"
+
+namespace pyccl::sim {
+namespace {
+
+using kernels::DataType;
+using kernels::ReduceOp;
+
+// What one rank sends of the arrays of one type, by the plan.
+std::uint64_t forecast(const CallShape& shape, DataType dtype, Rank self, Rank world) {
+  collectives::AllReduceShape part{world, 0, kernels::size_of(dtype), false};
+  for (const CallShape::Part& each : shape.arrays) {
+    if (each.dtype == dtype) part.count += each.count;
+  }
+  const bool adds = shape.op == ReduceOp::sum || shape.op == ReduceOp::avg;
+  part.rounds_when_stored = dtype == DataType::f16 && adds;
+  const auto algorithm = collectives::choose_all_reduce(
+      part, static_cast<collectives::Algorithm>(shape.algorithm));
+  std::uint64_t elements = 0;
+  for (const auto& step : collectives::make_all_reduce(algorithm, self, part)) {
+    for (const auto& send : step.sends) elements += send.range.size();
+  }
+  return elements * part.element_bytes;
+}
+
+class CheckAccounts final : public ByteCheck {
+ public:
+  using ByteCheck::ByteCheck;
+
+  void finished(const BytePeer& peer, const Posting& posting, const engine::Finished& result,
+                bool undisturbed) override {
+    const engine::OperationInfo& info = result.info;
+    // Who has weight 0 sends less; that has a check of its own in the plans.
+    if (!result.status.ok() || !undisturbed || info.world_size != info.members) return;
+    const auto rank = world_.history.view(info.epoch)->rank_of(peer.id());
+    std::uint64_t bytes = 0;
+    for (const DataType dtype : {DataType::f32, DataType::f16, DataType::u64}) {
+      bytes += forecast(posting.call->shape(), dtype, *rank, info.members);
+    }
+    if (info.bytes_sent != bytes) {
+      world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) +
+                             " bytes of " + to_string(*posting.key) + ", the plan says " +
+                             std::to_string(bytes) + " for " + info.algorithm);
+    }
+  }
+
+  void settled(const BytePeer& peer) override {
+    const engine::PeerLoad load = peer.engine().load();
+    if (load.operations == 0 && load.slots > 0) {
+      world_.fail("S13", peer.name() + " keeps " + std::to_string(load.slots) +
+                             " slots without an operation");
+    }
+    if (load.stash_bytes_most > 2 * engine::eager_bytes_max) {
+      world_.fail("S11", peer.name() + " keeps more early data than anybody may send");
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ByteCheck> check_byte_accounts(ByteWorld& world) {
+  return std::make_unique<CheckAccounts>(world);
+}
+
+}  // namespace pyccl::sim

@@ -1,0 +1,89 @@
+// Draws of the swarm. Near nothing and near too much both find things, hence the wide ranges.
+#include "sim/byte/swarm.hpp"
+
+namespace pyccl::sim {
+namespace {
+
+Duration milliseconds(std::uint64_t count) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(count));
+}
+
+Duration microseconds(std::uint64_t count) {
+  return std::chrono::microseconds(static_cast<std::int64_t>(count));
+}
+
+// Off in half of the seeds, else between the bounds. The draw is made in any case, so that a change
+// of one share leaves the others as they are.
+Duration rate(Prng& prng, std::uint64_t low_ms, std::uint64_t high_ms) {
+  const std::uint64_t drawn = prng.between(low_ms, high_ms);
+  return milliseconds(prng.chance(1, 2) ? drawn : 0);
+}
+
+std::uint64_t share(Prng& prng, std::uint64_t most) {
+  const std::uint64_t drawn = prng.between(1, most);
+  return prng.chance(1, 2) ? drawn : 0;
+}
+
+NetworkOptions draw_network(Prng& prng) {
+  NetworkOptions network;
+  network.latency_min = microseconds(prng.between(20, 2'000));
+  network.latency_max = network.latency_min + microseconds(prng.between(0, 8'000));
+  network.tail_percent = static_cast<std::uint32_t>(share(prng, 10));
+  network.tail_max = milliseconds(prng.between(5, 400));
+  network.bytes_per_second = prng.between(100'000, 20'000'000);
+  network.buffer_bytes = prng.between(300, 20'000);
+  network.split_percent = static_cast<std::uint32_t>(prng.between(5, 80));
+  network.silence_limit = milliseconds(prng.between(3'000, 10'000));
+  return network;
+}
+
+ByteFaultRates draw_rates(Prng& prng) {
+  ByteFaultRates rates;
+  rates.peer_crash = rate(prng, 2'000, 20'000);
+  rates.power_loss = rate(prng, 5'000, 30'000);
+  rates.peer_pause = rate(prng, 2'000, 15'000);
+  rates.coordinator_crash = rate(prng, 2'000, 20'000);
+  rates.coordinator_pause = rate(prng, 4'000, 20'000);
+  rates.stream_reset = rate(prng, 100, 4'000);
+  rates.pair_reset = rate(prng, 500, 8'000);
+  rates.stream_clog = rate(prng, 200, 4'000);
+  rates.path_clog = rate(prng, 300, 5'000);
+  rates.partition = rate(prng, 3'000, 20'000);
+  rates.arrival = rate(prng, 1'000, 8'000);
+  return rates;
+}
+
+}  // namespace
+
+ByteSwarm draw_byte_swarm(Prng& prng) {
+  ByteSwarm swarm;
+  swarm.machines = static_cast<int>(prng.between(2, 8));
+  const auto machines = static_cast<std::uint64_t>(swarm.machines);
+  swarm.first_peers = static_cast<int>(prng.between((machines + 1) / 2, machines));
+  swarm.groups = prng.chance(1, 5) ? 2 : 1;
+  swarm.tags = static_cast<int>(prng.between(1, 3));
+  swarm.depth = static_cast<int>(prng.between(1, 3));
+  swarm.connections = static_cast<std::uint32_t>(prng.between(1, 4));
+  swarm.segment_bytes = 64u << prng.below(4);
+  swarm.count_most = prng.chance(1, 4) ? 2000 : prng.chance(1, 2) ? 400 : 60;
+  swarm.update_every = prng.chance(1, 4) ? prng.between(2, 6) : 0;
+  swarm.raise_percent = share(prng, 60);
+  swarm.barrier_percent = share(prng, 20);
+  swarm.weight_percent = share(prng, 60);
+  swarm.list_percent = share(prng, 40);
+  swarm.mismatch_permille = share(prng, 40);
+  swarm.cancel_permille = share(prng, 80);
+  swarm.short_deadline_percent = share(prng, 20);
+  swarm.late_percent = share(prng, 10);
+  swarm.leave_permille = share(prng, 30);
+  swarm.crash_point_percent = share(prng, 20);
+  swarm.write_failure_percent = share(prng, 10);
+  swarm.think = milliseconds(prng.between(5, 800));
+  swarm.deadline = milliseconds(prng.between(4'000, 15'000));
+  swarm.faults_last = milliseconds(prng.between(4'000, 20'000));
+  swarm.network = draw_network(prng);
+  swarm.rates = draw_rates(prng);
+  return swarm;
+}
+
+}  // namespace pyccl::sim

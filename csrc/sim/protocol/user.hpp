@@ -1,0 +1,51 @@
+// What a user's training loop does with a peer: batches of operations over some tags, update() when
+// joiners wait, sometimes late, impatient, wrong or gone.
+#pragma once
+
+#include <optional>
+
+#include "sim/protocol/peer_node.hpp"
+
+namespace pyccl::sim {
+
+class World;
+
+class User final : public Caller {
+ public:
+  User(World& world, PeerNode& peer) : world_(world), peer_(peer) {}
+
+  void installed(const protocol::View&) override;
+  void committed(OpKey op, bool hint) override;
+  void failed(OpKey op, const Status&) override;
+  void withdrawn(OpKey op) override;
+  void update_finished(const Status&) override;
+  void gone() override {}
+
+  // Begin no step from this number of the first tag on.
+  void stop_at(std::uint32_t seq) { stop_ = seq; }
+  std::uint32_t next_seq() const { return next_seq_; }
+  bool idle() const { return idle_ && open_ == 0 && side_open_ == 0; }
+  int commits = 0;
+
+ private:
+  void think();
+  void step();
+  void post(std::uint32_t tag);
+  void post_side();
+  void over(OpKey op);
+  void batch_over();
+  protocol::Descriptor descriptor_of(std::uint32_t tag) const;
+
+  World& world_;
+  PeerNode& peer_;
+  bool begun_ = false;
+  bool posting_ = false;
+  bool idle_ = false;
+  int open_ = 0;
+  int side_open_ = 0;
+  bool hint_ = false;  // of any operation of the batch: the same on all members (rule R11)
+  std::uint32_t next_seq_ = 0;
+  std::uint32_t stop_ = 0xffffffff;
+};
+
+}  // namespace pyccl::sim

@@ -1,0 +1,96 @@
+"""What the peer processes of these tests do. Loaded by file in each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import pyccl
+from pyccl.testing import next_order, report
+
+Array = np.ndarray[Any, Any]
+
+
+class Outcome(NamedTuple):
+    """One all-reduce as one peer saw it."""
+
+    number: int
+    contributors: tuple[int, ...]
+    """Indices, read off the result itself."""
+    world_size: int
+    members: int
+    attempts: int
+    epoch: str
+    digest: str
+    seconds: float
+    ended_at: float
+
+
+def order() -> Any:
+    """What the test has told this peer meanwhile, or None."""
+    try:
+        return next_order(0)
+    except queue.Empty:
+        return None
+
+
+def reduce_loop(comm: pyccl.Communicator, index: int, size: int, joins: bool = False) -> str:
+    """All-reduces of `size` f32 and a few numbers, one after the other, each reported, until a
+    peer is told "end" (all end), or this one "leave". A newcomer learns the number of the round
+    from its first operation, in which it has weight 0.
+
+    The operation says by itself who contributed: each peer adds 1 at its own place.
+    """
+    payload = np.empty(size, np.float32)
+    number, told, newcomer = 0, None, joins
+    while True:
+        payload.fill(1.0)
+        places = np.zeros(4096)
+        places[index] = 1.0
+        numbers = np.array([float(number), float(told == "end")])
+        began = time.monotonic()
+        info = comm.all_reduce([payload, places, numbers], weight=0.0 if newcomer else 1.0)
+        ended = time.monotonic()
+        number = round(numbers[0] / info.world_size)
+        assert payload[0] == info.world_size
+        assert (payload == payload[0]).all()
+        report(
+            Outcome(
+                number=number,
+                contributors=tuple(int(place) for place in np.flatnonzero(places)),
+                world_size=info.world_size,
+                members=info.members,
+                attempts=info.attempts,
+                epoch=str(info.epoch),
+                digest=hashlib.sha256(places.tobytes() + numbers.tobytes()).hexdigest(),
+                seconds=ended - began,
+                ended_at=ended,
+            )
+        )
+        if numbers[1] > 0:
+            return "ended"
+        if comm.peers_pending:
+            comm.update()
+        newcomer = False
+        told = told or order()
+        if told == "leave":
+            return "left"
+        number += 1
+
+
+def world_size(comm: pyccl.Communicator, index: int) -> int:
+    return comm.all_reduce(np.ones(10)).world_size
+
+
+def fail(comm: pyccl.Communicator, index: int, text: str) -> None:
+    comm.barrier()
+    raise ValueError(text)
+
+
+def echo(comm: pyccl.Communicator, index: int) -> Any:
+    report(("rank", comm.rank))
+    return next_order(30)

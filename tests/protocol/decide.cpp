@@ -1,0 +1,141 @@
+// What becomes of open operations: every rule once.
+#include "protocol/decide.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace pyccl;
+using namespace pyccl::protocol;
+
+namespace {
+
+constexpr PeerId a{1};
+constexpr PeerId b{2};
+constexpr PeerId c{3};
+const GroupId group = group_id("default");
+const OpKey op{group, 0, 4};
+
+View three() {
+  View view;
+  view.epoch = {1, 1};
+  for (PeerId peer : {a, b, c}) view.members.push_back({peer, "default", Role::worker, {}});
+  return view;
+}
+
+OperationReport with(OperationState state, bool hint = false, Status status = {},
+                     OnLoss on_loss = OnLoss::retry) {
+  return {op, state, hint, on_loss, std::move(status)};
+}
+
+Report of(std::vector<OperationReport> operations, std::uint32_t next = 5) {
+  return {{1, 1}, std::move(operations), {{group, 0, next}}, {}};
+}
+
+const OperationReport posted = with(OperationState::posted);
+const OperationReport whole = with(OperationState::whole);
+
+}  // namespace
+
+TEST_CASE("committed by anyone is committed, with the hint that it saw") {
+  const Verdict verdict = decide(
+      three(),
+      {{a, of({with(OperationState::committed, true)})}, {b, of({whole})}, {c, of({whole})}}, {});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0] == Decision{op, Outcome::committed, true, {}});
+  CHECK(!verdict.restarts);
+}
+
+TEST_CASE("who committed so long ago that it forgot still counts; the hint is that of the others") {
+  const Verdict verdict = decide(
+      three(), {{a, of({}, 5)}, {b, of({with(OperationState::whole, true)})}}, {{c, "died"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0] == Decision{op, Outcome::committed, true, {}});
+}
+
+TEST_CASE("whole at every survivor is committed, with any of their hints") {
+  const Verdict verdict = decide(
+      three(), {{a, of({whole})}, {b, of({with(OperationState::whole, true)})}}, {{c, "died"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0] == Decision{op, Outcome::committed, true, {}});
+}
+
+TEST_CASE("not whole at one survivor restarts, and what all have committed is not named") {
+  const Verdict verdict = decide(three(), {{a, of({whole})}, {b, of({posted})}}, {{c, "died"}});
+  CHECK(verdict.decisions.empty());
+  CHECK(verdict.restarts);
+  const auto committed = of({with(OperationState::committed)});
+  CHECK(decide(three(), {{a, committed}, {b, committed}, {c, committed}}, {}).decisions.empty());
+}
+
+TEST_CASE("not posted by a survivor restarts") {
+  const Verdict verdict = decide(three(), {{a, of({whole})}, {b, of({}, 4)}}, {{c, "died"}});
+  CHECK(verdict.restarts);
+}
+
+TEST_CASE("refused fails with the status of the lowest rank") {
+  const Status first(Code::mismatch, "b says");
+  const Status second(Code::timeout, "c says");
+  const Verdict verdict = decide(three(),
+                                 {{a, of({posted})},
+                                  {b, of({with(OperationState::posted, false, first)})},
+                                  {c, of({with(OperationState::whole, false, second)})}},
+                                 {});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0] == Decision{op, Outcome::failed, false, first});
+}
+
+TEST_CASE("whole everywhere wins over a deadline that passed after Done") {
+  const Status late(Code::timeout, "late");
+  const Verdict verdict =
+      decide(three(), {{a, of({with(OperationState::whole, false, late)})}, {b, of({whole})}},
+             {{c, "left"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0].outcome == Outcome::committed);
+}
+
+TEST_CASE("cancelled by the only one who knows of it is withdrawn") {
+  const Status cancelled(Code::cancelled, "given up");
+  const auto report = of({with(OperationState::posted, false, cancelled)});
+  Verdict verdict = decide(three(), {{a, report}, {b, of({}, 4)}, {c, of({}, 4)}}, {});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0].outcome == Outcome::withdrawn);
+  CHECK(verdict.decisions[0].status.peer() == a);
+  // Another has posted it too.
+  verdict = decide(three(), {{a, report}, {b, of({posted})}, {c, of({}, 4)}}, {});
+  CHECK(verdict.decisions[0].outcome == Outcome::failed);
+  // Its caller has posted a later number.
+  auto later = report;
+  later.next_sequences[0].seq = 6;
+  verdict = decide(three(), {{a, later}, {b, of({}, 4)}, {c, of({}, 4)}}, {});
+  CHECK(verdict.decisions[0].outcome == Outcome::failed);
+}
+
+TEST_CASE("a lost member fails what was not to be retried, and names it") {
+  const auto raise = with(OperationState::posted, false, {}, OnLoss::raise);
+  const Verdict verdict =
+      decide(three(), {{a, of({raise})}, {b, of({}, 4)}}, {{c, "died: refused"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0].status.code() == Code::peer_lost);
+  CHECK(verdict.decisions[0].status.peer() == c);
+  CHECK(verdict.decisions[0].status.reason().find("rank 2") != std::string::npos);
+  const auto alone = decide(three(), {{a, of({raise})}, {b, of({}, 4)}, {c, of({}, 4)}}, {});
+  CHECK(alone.restarts);
+}
+
+TEST_CASE("groups decide apart") {
+  View view = three();
+  view.members[2].group = "other";
+  const OpKey foreign{group_id("other"), 0, 0};
+  Report report{{1, 1}, {{foreign, OperationState::whole, false, OnLoss::retry, {}}}, {}, {}};
+  const Verdict verdict = decide(view, {{a, of({posted})}, {c, report}}, {{b, "died"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0].op == foreign);
+  CHECK(verdict.restarts);
+}
+
+TEST_CASE("a joiner begins behind everything, also behind failures that nobody here has posted") {
+  Report behind = of({}, 5);
+  behind.behind_failures = {{group, 0, 9}, {group, 6, 1}};
+  const Verdict verdict = decide(three(), {{a, of({}, 7)}, {b, behind}, {c, of({}, 5)}}, {});
+  const std::vector<NextSequence> expected = {{group, 0, 9}, {group, 6, 1}};
+  CHECK(verdict.next_sequences == expected);
+}

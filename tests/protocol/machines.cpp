@@ -1,0 +1,294 @@
+// Coordinator and Member by hand: what one call makes them say. The simulator does the rest.
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <utility>
+
+#include "protocol/coordinator.hpp"
+#include "protocol/member.hpp"
+
+using namespace pyccl;
+using namespace pyccl::protocol;
+
+namespace {
+
+constexpr Time now{1'000'000'000};
+constexpr PeerId me{1};
+constexpr PeerId other{2};
+const GroupId group = group_id("default");
+
+MemberInfo info(PeerId peer) { return {peer, "default", Role::worker, {"127.0.0.1:1"}}; }
+
+View view_of(std::vector<PeerId> peers, Epoch epoch, Epoch parent = {}) {
+  View view;
+  view.run = {77};
+  view.epoch = epoch;
+  view.parent = parent;
+  for (PeerId peer : peers) view.members.push_back(info(peer));
+  return view;
+}
+
+// All effects of one kind; what else was said is dropped.
+template <class Effect, class Machine>
+std::vector<Effect> take(Machine& machine) {
+  std::vector<Effect> found;
+  for (auto& effect : std::exchange(machine.outbox, {})) {
+    if (auto* one = std::get_if<Effect>(&effect)) found.push_back(std::move(*one));
+  }
+  return found;
+}
+
+template <class Content>
+std::vector<Content> said_to(Coordinator& coordinator, PeerId peer) {
+  std::vector<Content> found;
+  for (auto& effect : coordinator.outbox) {
+    auto* send = std::get_if<SendTo>(&effect);
+    if (send == nullptr || send->to != peer) continue;
+    if (auto* content = std::get_if<Content>(&send->message)) found.push_back(*content);
+  }
+  return found;
+}
+
+Member member_in(const View& view) {
+  Member member({me, "default", Role::worker, {"127.0.0.1:1"}, {}}, now);
+  member.coordinator_connected(now);
+  member.receive(now, Welcome{view.run, view.epoch.incarnation});
+  member.receive(now, view);
+  member.outbox.clear();
+  return member;
+}
+
+Descriptor floats(std::uint64_t count) {
+  Descriptor descriptor;
+  descriptor.parts = {{PYCCL_F32, count}};
+  return descriptor;
+}
+
+}  // namespace
+
+TEST_CASE("a joiner says hello and is not a member before its view") {
+  Member member({me, "default", Role::worker, {}, {}}, now);
+  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::not_admitted);
+  CHECK(member.request_update(now, never).code() == Code::not_admitted);
+  member.coordinator_connected(now);
+  const auto sent = take<SendToCoordinator>(member);
+  REQUIRE(sent.size() == 1);
+  CHECK(std::holds_alternative<Hello>(sent[0].message));
+  member.receive(now, view_of({me}, {1, 1}));
+  CHECK(member.admitted());
+  CHECK(take<ViewInstalled>(member).size() == 1);
+}
+
+TEST_CASE("a group's name that is too long ends the peer") {
+  Member member({me, std::string(name_bytes_max + 1, 'x'), Role::worker, {}, {}}, now);
+  member.coordinator_connected(now);
+  const auto ended = take<Ended>(member);
+  REQUIRE(ended.size() == 1);
+  CHECK(ended[0].status.code() == Code::invalid_argument);
+}
+
+TEST_CASE("an operation commits with Done from all, and its hint is any of theirs") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  const auto key = member.post(now, 3, floats(8), 1.0, never);
+  REQUIRE(key.ok());
+  const OpId op{{1, 1}, key.value()};
+  CHECK(member.describe(key.value()).find("rank 1 (not seen yet)") != std::string::npos);
+  member.receive_from(now, other, Posted{op, floats(8), std::bit_cast<std::uint64_t>(2.5)});
+  const auto posted = take<PeerPosted>(member);
+  REQUIRE(posted.size() == 1);
+  CHECK(posted[0].weight == 2.5);
+  member.whole(now, op);
+  CHECK(take<OperationCommitted>(member).empty());
+  member.receive_from(now, other, Done{op, true});
+  const auto committed = take<OperationCommitted>(member);
+  REQUIRE(committed.size() == 1);
+  CHECK(committed[0].hint);
+  CHECK(member.load().open == 0);
+}
+
+TEST_CASE("alone in its group, whole is committed") {
+  Member member = member_in(view_of({me}, {1, 1}));
+  const auto key = member.post(now, 0, floats(8), 1.0, never);
+  member.whole(now, {{1, 1}, key.value()});
+  CHECK(take<OperationCommitted>(member).size() == 1);
+}
+
+TEST_CASE("what belongs to another epoch, group or stranger changes nothing") {
+  Member member = member_in(view_of({me, other}, {1, 2}));
+  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  member.outbox.clear();
+  const auto weight = std::bit_cast<std::uint64_t>(1.0);
+  member.receive_from(now, other, Posted{{{1, 1}, key}, floats(8), weight});
+  member.receive_from(now, PeerId{9}, Posted{{{1, 2}, key}, floats(8), weight});
+  member.receive_from(now, other, Posted{{{1, 2}, {group_id("x"), 0, 0}}, floats(8), weight});
+  member.receive(now, Freeze{{1, 1}});
+  CHECK(member.outbox.empty());
+  CHECK(!member.frozen());
+}
+
+TEST_CASE("messages of a later view wait for it, within a bound") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  const OpKey key{group, 0, 0};
+  const auto weight = std::bit_cast<std::uint64_t>(1.0);
+  for (std::size_t i = 0; i < held_max + 10; ++i) {
+    member.receive_from(now, other, Posted{{{1, 2}, key}, floats(8), weight});
+  }
+  CHECK(member.load().held == held_max);
+  member.receive(now, view_of({me, other}, {1, 2}, {1, 1}));
+  CHECK(member.load().held == 0);
+  CHECK(member.load().known == 1);
+}
+
+TEST_CASE("a view of another parent is not taken") {
+  Member member = member_in(view_of({me, other}, {1, 4}));
+  member.receive(now, view_of({me}, {1, 6}, {1, 5}));
+  CHECK(member.view().epoch == Epoch{1, 4});
+  member.receive(now, view_of({me}, {2, 1}, {1, 4}));
+  CHECK(member.view().epoch == Epoch{2, 1});
+}
+
+TEST_CASE("frozen, a member says nothing new; the next view starts its operations again") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  member.receive(now, Freeze{{1, 1}});
+  CHECK(member.frozen());
+  member.outbox.clear();
+  member.whole(now, {{1, 1}, key});
+  REQUIRE(member.post(now, 0, floats(8), 1.0, never).ok());
+  CHECK(member.outbox.empty());
+  member.receive(now, view_of({me}, {1, 2}, {1, 1}));
+  const auto started = take<StartOperation>(member);
+  REQUIRE(started.size() == 2);
+  CHECK(started[0].attempt == 2);
+  CHECK(started[1].attempt == 1);
+}
+
+TEST_CASE("a mismatch names both ranks, the lower first") {
+  Member member = member_in(view_of({other, me}, {1, 1}));
+  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  member.outbox.clear();
+  member.receive_from(now, other, Posted{{{1, 1}, key}, floats(9), 0});
+  const auto sent = take<SendToCoordinator>(member);
+  REQUIRE(sent.size() == 1);
+  const Status& status = std::get<Refuse>(sent[0].message).status;
+  CHECK(status.code() == Code::mismatch);
+  CHECK(status.reason() ==
+        "tag 0 #0: rank 0 called all_reduce(sum, f32[9]), rank 1 called all_reduce(sum, f32[8])");
+}
+
+TEST_CASE("limits of a member are errors with a sentence") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  for (std::size_t i = 0; i < operations_open_max; ++i) {
+    REQUIRE(member.post(now, 0, floats(1), 1.0, never).ok());
+  }
+  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::limit_exceeded);
+  Descriptor many;
+  many.parts.resize(parts_max + 1);
+  Member fresh = member_in(view_of({me}, {1, 1}));
+  CHECK(fresh.post(now, 0, many, 1.0, never).status().code() == Code::limit_exceeded);
+  for (std::uint32_t tag = 0; tag < tags_max; ++tag) {
+    const auto key = fresh.post(now, tag, floats(1), 1.0, never);
+    REQUIRE(key.ok());
+    fresh.whole(now, {{1, 1}, key.value()});
+  }
+  fresh.outbox.clear();
+  CHECK(fresh.post(now, tags_max, floats(1), 1.0, never).status().code() == Code::limit_exceeded);
+}
+
+TEST_CASE("a peer cannot make a member remember without bound") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  for (std::uint32_t seq = 0; seq < 4 * operations_open_max; ++seq) {
+    member.receive_from(now, other, Posted{{{1, 1}, {group, 0, seq}}, floats(8), 0});
+  }
+  CHECK(member.load().known == 2 * operations_open_max);
+}
+
+TEST_CASE("an older coordinator is refused") {
+  Member member = member_in(view_of({me, other}, {3, 1}));
+  member.coordinator_disconnected(now);
+  CHECK(take<RedialCoordinator>(member).size() == 1);
+  member.coordinator_connected(now);
+  member.outbox.clear();
+  member.receive(now, Welcome{{77}, 2});
+  CHECK(take<RedialCoordinator>(member).size() == 1);
+}
+
+TEST_CASE("a silent coordinator is dialled again; heartbeats go out meanwhile") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  const Timing timing;
+  member.tick(now + timing.heartbeat_interval());
+  CHECK(take<SendToCoordinator>(member).size() == 1);
+  member.tick(now + timing.heartbeat_limit);
+  CHECK(take<RedialCoordinator>(member).size() == 1);
+}
+
+TEST_CASE("the first peer of an empty run is admitted at once, the next waits") {
+  Coordinator coordinator({{77}, {}}, std::nullopt, now);
+  CHECK(take<Persist>(coordinator).size() == 1);
+  coordinator.receive(now, me, Hello{version, {}, info(me)});
+  REQUIRE(said_to<View>(coordinator, me).size() == 1);
+  CHECK(coordinator.view().members.size() == 1);
+  coordinator.receive(now, other, Hello{version, {}, info(other)});
+  CHECK(said_to<View>(coordinator, other).empty());
+  CHECK(said_to<Welcome>(coordinator, other).size() == 1);
+  CHECK(said_to<Pending>(coordinator, me).back().count == 1);
+  CHECK(coordinator.joiner_count() == 1);
+}
+
+TEST_CASE("a view is durable before it is sent") {
+  Coordinator coordinator({{77}, {}}, std::nullopt, now);
+  coordinator.outbox.clear();
+  coordinator.receive(now, me, Hello{version, {}, info(me)});
+  bool durable = false;
+  for (const auto& effect : coordinator.outbox) {
+    const auto* persist = std::get_if<Persist>(&effect);
+    if (persist != nullptr) durable = !persist->state.view.members.empty();
+    const auto* send = std::get_if<SendTo>(&effect);
+    if (send != nullptr && std::holds_alternative<View>(send->message)) CHECK(durable);
+  }
+  CHECK(durable);
+}
+
+TEST_CASE("who can't join is told why and hung up on") {
+  Coordinator coordinator({{77}, {}}, std::nullopt, now);
+  coordinator.receive(now, me, Hello{version, {}, info(me)});
+  const auto refused = [&](PeerId peer, const Hello& hello) {
+    coordinator.outbox.clear();
+    coordinator.receive(now, peer, hello);
+    const auto answers = said_to<NotAdmitted>(coordinator, peer);
+    REQUIRE(answers.size() == 1);
+    CHECK(take<Disconnect>(coordinator).size() == 1);
+    return answers[0].status.reason();
+  };
+  CHECK(refused(other, Hello{version + 1, {}, info(other)}).find("version") != std::string::npos);
+  CHECK(refused(other, Hello{version, {5}, info(other)}).find("another run") != std::string::npos);
+  CHECK(refused(other, Hello{version, {}, info(PeerId{3})}).find("id") != std::string::npos);
+  MemberInfo named = info(other);
+  named.group = std::string(name_bytes_max + 1, 'g');
+  CHECK(refused(other, Hello{version, {}, named}).find("longer") != std::string::npos);
+  MemberInfo twin = info(me);
+  twin.addresses = {"elsewhere:1"};
+  CHECK(refused(me, Hello{version, {}, twin}).find("same id") != std::string::npos);
+  for (std::uint64_t i = 0; i < joiners_max; ++i) {
+    coordinator.receive(now, {100 + i}, Hello{version, {}, info({100 + i})});
+  }
+  CHECK(refused(other, Hello{version, {}, info(other)}).find("too many") != std::string::npos);
+}
+
+TEST_CASE("each decision has its sentence") {
+  Coordinator coordinator({{77}, {}}, std::nullopt, now);
+  coordinator.receive(now, me, Hello{version, {}, info(me)});
+  coordinator.receive(now, other, Hello{version, {}, info(other)});
+  coordinator.receive(now, me, Update{coordinator.view().epoch});
+  const Epoch candidate = said_to<Prepare>(coordinator, other).back().view.epoch;
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  coordinator.receive(now, me, Prepared{candidate, {}});
+  coordinator.receive(now, other, Prepared{candidate, {}});
+  REQUIRE(coordinator.view().members.size() == 2);
+  CHECK(coordinator.view().reason == "all members called update(); joined: 1");
+  coordinator.disconnected(now, other);
+  CHECK(take<Probe>(coordinator).size() == 1);
+  coordinator.probed(now, other, ProbeResult::refused);
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  CHECK(coordinator.view().reason == "peer 0000000000000002 (rank 1) died: connection refused");
+}

@@ -1,0 +1,78 @@
+"""The protocol world: real coordinator and members, a virtual clock, a bad network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sim.simulator import ROOT, Simulate, marks, sites
+
+# Each is one of the flaws that the model of the protocol has, or one that is easily made.
+MUTANTS = {
+    "commit-after-first-done",
+    "commit-by-majority",
+    "done-while-frozen",
+    "epoch-counter-only",
+    "freeze-ignored-by-late-operation",
+    "give-up-final",
+    "hint-of-decision",
+    "joiner-inside-operation",
+    "live-pending",
+    "lost-report-when-two-die",
+    "own-hint-only",
+    "register-as-report",
+    "sequence-shared-between-tags",
+    "stale-coordinator-messages",
+    "stale-decision-after-restart",
+    "update-counts-across-views",
+    "wrong-contributor-count",
+}
+SCENARIOS = sorted((ROOT / "tests" / "scenarios").glob("*.txt"))
+
+
+def test_seeds(simulate: Simulate, seeds: int) -> None:
+    result = simulate("--seeds", f"0:{seeds}")
+    assert result.returncode == 0, result.stdout + "repeat one with: pyccl_sim --seeds N:N+1 --trace"
+
+
+def test_a_seed_is_a_run(simulate: Simulate) -> None:
+    first, second = (simulate("--seeds", "0:40", "--verbose") for _ in range(2))
+    assert first.stdout == second.stdout
+    hashes = {line.split("hash ")[1].split(",")[0] for line in first.stdout.splitlines()}
+    assert len(hashes) == 40
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(simulate: Simulate, path: Path) -> None:
+    result = simulate("--scenario", path, "--verbose")
+    assert result.returncode == 0, result.stdout
+
+
+def test_all_planted_bugs_are_tried() -> None:
+    assert sites("PYCCL_MUTANT", "protocol", "sim/protocol") == MUTANTS
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_planted_bug_is_found(simulate: Simulate, mutant: str) -> None:
+    result = simulate("--seeds", "0:2000", "--mutant", mutant)
+    assert result.returncode == 1, f"{mutant} was not found"
+    assert result.stdout.startswith("seed "), result.stdout
+
+
+def test_every_mark_is_hit(simulate: Simulate) -> None:
+    runs = [simulate("--seeds", "0:1500", "--marks")]
+    runs += [simulate("--scenario", path, "--marks") for path in SCENARIOS]
+    assert sites("PYCCL_MARK", "protocol", "sim/protocol") - marks(*runs) == set()
+
+
+def test_wrong_command_line(simulate: Simulate) -> None:
+    for arguments in ([], ["--seeds", "5"], ["--seeds", "9:9"], ["--nonsense"]):
+        assert simulate(*arguments).returncode == 2
+
+
+def test_a_script_that_does_not_hold(simulate: Simulate, tmp_path: Path) -> None:
+    script = tmp_path / "wrong.txt"
+    script.write_text("peers 2\npost 0 p1\nexpect committed 0#0 at p1\n")
+    result = simulate("--scenario", script)
+    assert result.returncode == 1
+    assert "line 3" in result.stdout
