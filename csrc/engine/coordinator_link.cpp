@@ -101,6 +101,7 @@ std::optional<Time> CoordinatorLink::next_deadline() const {
 
 void CoordinatorLink::on_open(transport::Connection&) {
   connected_ = true;
+  answered_ = false;
   backoff_ = backoff_first;
   host_.coordinator_connected();
 }
@@ -111,6 +112,7 @@ void CoordinatorLink::on_message(transport::Connection&, ByteView body) {
     drop(message.status());
     return;
   }
+  answered_ = true;
   host_.coordinator_message(message.value());
 }
 

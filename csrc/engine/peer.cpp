@@ -99,6 +99,12 @@ class PeerImplementation final : public Peer,
   }
 
   void cancel(Ticket ticket) override {
+    const auto held = std::ranges::find(held_, ticket, &Held::ticket);
+    if (held != held_.end()) {
+      held_.erase(held);
+      finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer));
+      return;
+    }
     const auto found = keys_.find(ticket);
     if (ended_ || found == keys_.end()) return;
     member_->refuse(clock_.now(), found->second,
@@ -121,6 +127,7 @@ class PeerImplementation final : public Peer,
       member_->tick(now);
       link_.tick();
       mesh_.tick();
+      expire_held(now);
       if (!member_->admitted() && now >= options_.connect_deadline) end(connect_failure());
     }
     if (idle_since_ && now - *idle_since_ >= idle_limit) {
@@ -137,6 +144,7 @@ class PeerImplementation final : public Peer,
     next = earlier(next, earlier(mesh_.next_deadline(), link_.next_deadline()));
     next = earlier(next, member_->next_deadline());
     if (!member_->admitted()) next = earlier(next, options_.connect_deadline);
+    for (const Held& held : held_) next = earlier(next, held.request.deadline);
     return next;
   }
 
@@ -159,16 +167,25 @@ class PeerImplementation final : public Peer,
   PeerLoad load() const override { return executor_.load(); }
 
  private:
+  // A call that waits until the fate of a cancelled operation of its tag is known: its number may
+  // become free again.
+  struct Held {
+    Ticket ticket = 0;
+    protocol::Collective kind = protocol::Collective::all_reduce;
+    AllReduceRequest request;
+  };
+
   static MeshOptions mesh_options(const PeerOptions& options) {
     return {options.peer,          options.listen, options.connections,
             options.segment_bytes, options.timing, options.seed};
   }
 
   Status connect_failure() const {
-    if (!link_.connected()) {
-      return Status(Code::coordinator_unavailable, "no coordinator at " +
-                                                       options_.coordinator.front() + ": " +
-                                                       link_.last_failure().reason());
+    if (!link_.connected() || !link_.answered()) {
+      const std::string& why = link_.last_failure().reason();
+      return Status(Code::coordinator_unavailable,
+                    "no coordinator at " + options_.coordinator.front() + ": " +
+                        (why.empty() ? "whoever listens there says nothing" : why));
     }
     return Status(Code::not_admitted,
                   "the members have not reached a boundary: every one of them must call update()");
@@ -186,6 +203,10 @@ class PeerImplementation final : public Peer,
 
   void post(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request) {
     if (!usable(ticket)) return;
+    if (cancelling(request.tag)) {
+      held_.push_back({ticket, kind, request});
+      return;
+    }
     idle_since_.reset();
     auto operation = std::make_unique<Operation>(ticket, kind, request, options_.segment_bytes,
                                                  clock_.now(), executor_.pools());
@@ -199,6 +220,37 @@ class PeerImplementation final : public Peer,
     executor_.add(key.value(), std::move(operation));
   }
 
+  bool cancelling(std::uint32_t tag) const {
+    const auto concerns = [tag](OpKey key) { return key.tag == tag; };
+    return std::ranges::any_of(released_, concerns) || std::ranges::any_of(give_back_, concerns);
+  }
+
+  void post_held() {
+    for (std::size_t i = 0; i < held_.size();) {
+      if (cancelling(held_[i].request.tag)) {
+        ++i;
+        continue;
+      }
+      const Held held = std::move(held_[i]);
+      held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
+      post(held.ticket, held.kind, held.request);
+    }
+  }
+
+  void expire_held(Time now) {
+    for (std::size_t i = 0; i < held_.size();) {
+      if (held_[i].request.deadline > now) {
+        ++i;
+        continue;
+      }
+      finished(held_[i].ticket,
+               Status(Code::timeout,
+                      "an operation of this tag was cancelled, and the coordinator "
+                      "has not said in time what became of it"));
+      held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
+
   // ---- what the Member asks for
   void drain() {
     while (!member_->outbox.empty() && !ended_) {
@@ -210,6 +262,7 @@ class PeerImplementation final : public Peer,
     }
     if (ended_) member_->outbox.clear();
     for (const OpKey key : std::exchange(give_back_, {})) release_memory(key);
+    post_held();
   }
 
   void carry_out(const protocol::SendToCoordinator& effect) { link_.send(effect.message); }
@@ -275,10 +328,10 @@ class PeerImplementation final : public Peer,
   }
 
   void finish(OpKey key, const Status& status, bool hint) {
+    released_.erase(key);
     const auto operation = executor_.finish(key, status.ok());
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
-    released_.erase(key);
     OperationInfo info = operation->info(clock_.now(), hint);
     finished(operation->ticket(), status, std::move(info));
     if (executor_.idle()) idle_since_ = clock_.now();
@@ -303,6 +356,7 @@ class PeerImplementation final : public Peer,
       const auto operation = executor_.finish(key, false);
       finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{});
     }
+    for (const Held& held : std::exchange(held_, {})) finished(held.ticket, status);
     if (update_) finished(*std::exchange(update_, std::nullopt), status);
     if (leave_) finished(*std::exchange(leave_, std::nullopt), status);
     events.push_back(Ended{status});
@@ -369,6 +423,7 @@ class PeerImplementation final : public Peer,
   std::map<Ticket, OpKey> keys_;
   std::set<OpKey> released_;
   std::vector<OpKey> give_back_;
+  std::vector<Held> held_;
   std::optional<Ticket> update_;
   std::optional<Ticket> leave_;
   bool ended_ = false;

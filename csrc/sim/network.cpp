@@ -337,6 +337,16 @@ bool SimulatedNetwork::clog_stream(const std::string& a, const std::string& b, s
   return true;
 }
 
+bool SimulatedNetwork::flip_bit(const std::string& a, const std::string& b,
+                                std::uint64_t choice) {
+  for (const auto& dialler : dialled_between(a, b)) {
+    const auto acceptor = dialler->peer();
+    if (dialler->flip_bit(choice)) return true;
+    if (acceptor != nullptr && acceptor->flip_bit(choice)) return true;
+  }
+  return false;
+}
+
 bool SimulatedNetwork::break_stream(const std::string& a, const std::string& b,
                                     std::uint64_t choice, Break how) {
   const auto streams = dialled_between(a, b);

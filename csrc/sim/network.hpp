@@ -126,6 +126,8 @@ class SimulatedNetwork {
   void clog(const std::string& from, const std::string& to, Time until);
   // The same for one of the streams between two hosts, chosen by `choice`; false: there is none.
   bool clog_stream(const std::string& a, const std::string& b, std::uint64_t choice, Time until);
+  // One bit of what is on its way there is not what it was.
+  bool flip_bit(const std::string& a, const std::string& b, std::uint64_t choice);
   bool break_stream(const std::string& a, const std::string& b, std::uint64_t choice, Break how);
 
   // Bytes handed to streams, over all hosts.

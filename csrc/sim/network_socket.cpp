@@ -303,6 +303,13 @@ void Socket::acknowledged(std::uint64_t total) {
   if (watches_writable_) touch();
 }
 
+bool Socket::flip_bit(std::uint64_t choice) {
+  if (flight_.empty() || flight_.front().bytes.empty()) return false;
+  Bytes& bytes = flight_.front().bytes;
+  bytes[choice / 8 % bytes.size()] ^= static_cast<std::byte>(1u << choice % 8);
+  return true;
+}
+
 // ---- ends
 void Socket::send_reset() {
   flight_.clear();

@@ -50,7 +50,8 @@ class Socket : public std::enable_shared_from_this<Socket> {
   void break_off(const Status& status);
   void vanish();  // with its host's power
   void clog(Time until) { clogged_until_ = until; }
-  void resolicit();  // the direction to the remote host lives again
+  bool flip_bit(std::uint64_t choice);  // false: nothing is on its way
+  void resolicit();                     // the direction to the remote host lives again
 
   std::uint64_t id() const { return id_; }
   State state() const { return state_; }

@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import cffi
 import numpy as np
@@ -53,6 +54,7 @@ class Library:
     c: Any
     path: Path
     constants: SimpleNamespace
+    kept_alive: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
 
     def error(self) -> str:
         return str(self.ffi.string(self.c.pyccl_error_text()).decode())
@@ -66,8 +68,14 @@ class Library:
         """Default options of a kind with some fields changed, as a pointer."""
         options = self.ffi.new(f"pyccl_{kind}_options *")
         options[0] = getattr(self.c, f"pyccl_{kind}_options_default")()
-        for name, value in changes.items():
+        texts = {
+            name: self.ffi.new("char[]", value)
+            for name, value in changes.items()
+            if isinstance(value, bytes)
+        }
+        for name, value in (changes | texts).items():
             setattr(options, name, value)
+        self.kept_alive[options] = texts  # a pointer in a struct does not own what it points to
         return options
 
     def array(self, x: np.ndarray, out: np.ndarray | None = None) -> Any:
@@ -83,8 +91,7 @@ class Library:
 
     def coordinator(self, **changes: Any) -> Any:
         handle = self.ffi.new("pyccl_coordinator **")
-        bind = self.ffi.new("char[]", changes.pop("bind", b"127.0.0.1:0"))
-        options = self.options("coordinator", bind=bind, **changes)
+        options = self.options("coordinator", **{"bind": b"127.0.0.1:0"} | changes)
         self.check(self.c.pyccl_coordinator_start(options, handle))
         return handle[0]
 

@@ -112,15 +112,14 @@ def test_a_port_in_use_is_told(lib: Library, coordinator: Any) -> None:
 
 def test_a_damaged_state_file_is_told_by_name(lib: Library, tmp_path: Path) -> None:
     path = tmp_path / "run.state"
-    text = lib.ffi.new("char[]", str(path).encode())
+    text = str(path).encode()
     coordinator = lib.coordinator(state_path=text)
     comm = lib.connect(lib.c.pyccl_coordinator_address(coordinator))
     lib.c.pyccl_free(comm)
     lib.c.pyccl_coordinator_free(coordinator)
     path.write_bytes(path.read_bytes()[:-1])
     handle = lib.ffi.new("pyccl_coordinator **")
-    bind = lib.ffi.new("char[]", b"127.0.0.1:0")
-    options = lib.options("coordinator", bind=bind, state_path=text)
+    options = lib.options("coordinator", bind=b"127.0.0.1:0", state_path=text)
     assert lib.c.pyccl_coordinator_start(options, handle) == lib.c.PYCCL_IO
     assert str(path) in lib.error()
 
@@ -271,5 +270,5 @@ def test_what_is_no_address_is_refused(lib: Library, address: bytes) -> None:
     handle = lib.ffi.new("pyccl_communicator **")
     assert lib.c.pyccl_connect(address, lib.ffi.NULL, handle) == lib.c.PYCCL_INVALID_ARGUMENT
     out = lib.ffi.new("pyccl_coordinator **")
-    options = lib.options("coordinator", bind=lib.ffi.new("char[]", address))
+    options = lib.options("coordinator", bind=address)
     assert lib.c.pyccl_coordinator_start(options, out) == lib.c.PYCCL_INVALID_ARGUMENT

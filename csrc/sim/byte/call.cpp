@@ -78,13 +78,14 @@ CallShape shape_of(const ByteSwarm& swarm, std::uint64_t seed, OpKey key) {
   return shape;
 }
 
-ByteCall::ByteCall(std::uint64_t id, CallShape shape, Prng& prng)
+ByteCall::ByteCall(std::uint64_t id, CallShape shape, bool mirror, Prng& prng)
     : id_(id), shape_(std::move(shape)) {
   const bool scales = shape_.op == ReduceOp::sum || shape_.op == ReduceOp::avg;
   if (shape_.weighted && !shape_.barrier) {
     constexpr std::array weights{0.0, 0.5, 1.0, 2.0};
     weight_ = scales && all_floating(shape_) ? weights[prng.below(4)] : prng.chance(2, 3) ? 1.0 : 0.0;
   }
+  if (mirror && !shape_.barrier) weight_ = 0.0;
   for (std::size_t i = 0; i < shape_.arrays.size(); ++i) {
     const Bytes input = input_of(i);
     Memory memory;

@@ -36,7 +36,8 @@ CallShape shape_of(const ByteSwarm&, std::uint64_t seed, OpKey);
 
 class ByteCall {
  public:
-  ByteCall(std::uint64_t id, CallShape shape, Prng& prng);
+  // Of a mirror, which adds nothing, whatever it asks for.
+  ByteCall(std::uint64_t id, CallShape shape, bool mirror, Prng& prng);
 
   engine::AllReduceRequest request(std::uint32_t tag, Time deadline);
 

@@ -90,6 +90,11 @@ void ByteFaults::start() {
     world_.network.clog(from, to, end);
   });
   every(rates.partition, [this] { part(); });
+  every(rates.bit_flip, [this] {
+    const auto [from, to] = any_path();
+    world_.network.flip_bit(from, to, world_.faults.next());
+  });
+  every(rates.stranger, [this] { send_stranger(); });
   every(rates.arrival, [this] { arrive(); });
 }
 
@@ -135,11 +140,19 @@ void ByteFaults::part() {
   });
 }
 
+void ByteFaults::send_stranger() {
+  const std::string host = any_host();
+  const bool coordinator = host == world_.coordinator.host_name();
+  const std::string address = coordinator ? world_.coordinator.address() : host + ":5000";
+  strangers_.push_back(std::make_unique<Stranger>(world_.network, address, world_.faults.fork()));
+}
+
 void ByteFaults::heal() {
   world_.say("everything heals");
   world_.faults_on = false;
   world_.trouble = world_.clock.now();
   world_.network.unblock_all();
+  strangers_.clear();
   std::size_t well = 0;
   for (const auto& peer : world_.living()) {
     const bool lost = well > 0 && world_.faults.chance(1, 8);

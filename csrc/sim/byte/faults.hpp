@@ -6,7 +6,9 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "sim/byte/stranger.hpp"
 #include "sim/byte/world.hpp"
 
 namespace pyccl::sim {
@@ -31,8 +33,10 @@ class ByteFaults {
   void pause_peer();
   void pause_coordinator();
   void part();
+  void send_stranger();
 
   ByteWorld& world_;
+  std::vector<std::unique_ptr<Stranger>> strangers_;
 };
 
 }  // namespace pyccl::sim

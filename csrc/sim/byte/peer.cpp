@@ -21,6 +21,7 @@ BytePeer::BytePeer(ByteWorld& world, int machine, PeerId id, std::string group)
       id_(id),
       group_(std::move(group)),
       name_("p" + std::to_string(machine) + "/" + to_string(id).substr(12)),
+      mirror_(world.swarm.mirror && machine == world.swarm.machines),
       host_(world.network.host(world.host_of(machine))),
       alarm_(world.clock, host_) {}
 
@@ -33,6 +34,7 @@ void BytePeer::start() {
   options.peer = id_;
   options.coordinator = {world_.coordinator.address()};
   options.group = group_;
+  if (mirror_) options.role = protocol::Role::mirror;
   options.listen = machine_ % 2 == 0 ? "0.0.0.0:0" : host_.name() + ":0";
   options.connections = world_.swarm.connections;
   options.segment_bytes = world_.swarm.segment_bytes;
@@ -191,7 +193,7 @@ Posting BytePeer::post(std::uint32_t tag, const CallShape& shape, Duration limit
   posting.ticket = ++last_ticket_;
   posting.tag = tag;
   posting.deadline = world_.clock.now() + limit;
-  posting.call = std::make_shared<ByteCall>(world_.next_call++, shape, world_.users);
+  posting.call = std::make_shared<ByteCall>(world_.next_call++, shape, mirror_, world_.users);
   // Known before it is called, since a refused call may end at once.
   Posting& open = open_[posting.ticket] = posting;
   if (shape.barrier) {

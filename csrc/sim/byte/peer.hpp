@@ -82,6 +82,7 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   PeerId id_;
   std::string group_;
   std::string name_;
+  bool mirror_;
   SimulatedHost& host_;
   Alarm alarm_;
   std::unique_ptr<engine::Peer> engine_;

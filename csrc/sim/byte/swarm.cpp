@@ -1,6 +1,8 @@
 // Draws of the swarm. Near nothing and near too much both find things, hence the wide ranges.
 #include "sim/byte/swarm.hpp"
 
+#include <algorithm>
+
 namespace pyccl::sim {
 namespace {
 
@@ -37,6 +39,18 @@ NetworkOptions draw_network(Prng& prng) {
   return network;
 }
 
+// Few operations, of which one exceeds what may be sent to a peer that has not called it yet.
+void make_large(ByteSwarm& swarm) {
+  swarm.count_most = 200'000;
+  swarm.segment_bytes = 16 * 1024;
+  swarm.tags = swarm.depth = 1;
+  swarm.machines = swarm.first_peers = 3;
+  swarm.think = 2s;
+  swarm.faults_last = std::min<Duration>(swarm.faults_last, 6s);
+  swarm.network.buffer_bytes = 256 * 1024;
+  swarm.network.bytes_per_second = 50'000'000;
+}
+
 ByteFaultRates draw_rates(Prng& prng) {
   ByteFaultRates rates;
   rates.peer_crash = rate(prng, 2'000, 20'000);
@@ -49,6 +63,8 @@ ByteFaultRates draw_rates(Prng& prng) {
   rates.stream_clog = rate(prng, 200, 4'000);
   rates.path_clog = rate(prng, 300, 5'000);
   rates.partition = rate(prng, 3'000, 20'000);
+  rates.bit_flip = rate(prng, 300, 8'000);
+  rates.stranger = rate(prng, 200, 5'000);
   rates.arrival = rate(prng, 1'000, 8'000);
   return rates;
 }
@@ -61,6 +77,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   const auto machines = static_cast<std::uint64_t>(swarm.machines);
   swarm.first_peers = static_cast<int>(prng.between((machines + 1) / 2, machines));
   swarm.groups = prng.chance(1, 5) ? 2 : 1;
+  swarm.mirror = prng.chance(1, 6);
   swarm.tags = static_cast<int>(prng.between(1, 3));
   swarm.depth = static_cast<int>(prng.between(1, 3));
   swarm.connections = static_cast<std::uint32_t>(prng.between(1, 4));
@@ -83,6 +100,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   swarm.faults_last = milliseconds(prng.between(4'000, 20'000));
   swarm.network = draw_network(prng);
   swarm.rates = draw_rates(prng);
+  if (prng.chance(1, 40)) make_large(swarm);
   return swarm;
 }
 

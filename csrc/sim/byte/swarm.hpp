@@ -21,13 +21,16 @@ struct ByteFaultRates {
   Duration stream_clog{0};
   Duration path_clog{0};
   Duration partition{0};
-  Duration arrival{0};  // of new peers
+  Duration bit_flip{0};
+  Duration stranger{0};  // who dials somebody and does not speak the protocol
+  Duration arrival{0};   // of new peers
 };
 
 struct ByteSwarm {
   int machines = 4;
   int first_peers = 3;
   int groups = 1;
+  bool mirror = false;  // the last machine's peers add nothing
   int tags = 1;
   int depth = 1;  // operations of a tag that a user has in flight at once
   std::uint32_t connections = 2;

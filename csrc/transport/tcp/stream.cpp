@@ -67,6 +67,7 @@ void TcpStream::opened(const SocketAddress& remote) {
   const SocketAddress local = tcp::local_address(fd_.get());
   remote_text_ = to_text(remote);
   same_host_ = equal_hosts(local, remote) || is_loopback(remote);
+  if (!same_host_) limit_unsent(fd_.get());
 }
 
 IoResult TcpStream::write(std::span<const ByteView> parts) {
