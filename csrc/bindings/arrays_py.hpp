@@ -11,8 +11,8 @@
 
 namespace pyccl::bindings {
 
-// Buffers that Python has lent us. While one is held its owner lives, and can neither be resized nor
-// moved. Everything here needs Python's lock.
+// Buffers that Python has lent us. While one is held its owner lives, and can neither be resized
+// nor moved. Everything here needs Python's lock.
 class HeldBuffers {
  public:
   HeldBuffers() = default;

@@ -63,12 +63,12 @@ struct Known {
   const char* format;  // of the buffer
 };
 constexpr Known known_types[] = {
-    {kind_float, 32, PYCCL_F32, "f"},   {kind_float, 64, PYCCL_F64, "d"},
-    {kind_float, 16, PYCCL_F16, "e"},   {kind_bfloat, 16, PYCCL_BF16, "H"},
-    {kind_int, 8, PYCCL_I8, "b"},       {kind_int, 16, PYCCL_I16, "h"},
-    {kind_int, 32, PYCCL_I32, "i"},     {kind_int, 64, PYCCL_I64, "q"},
-    {kind_uint, 8, PYCCL_U8, "B"},      {kind_uint, 16, PYCCL_U16, "H"},
-    {kind_uint, 32, PYCCL_U32, "I"},    {kind_uint, 64, PYCCL_U64, "Q"},
+    {kind_float, 32, PYCCL_F32, "f"}, {kind_float, 64, PYCCL_F64, "d"},
+    {kind_float, 16, PYCCL_F16, "e"}, {kind_bfloat, 16, PYCCL_BF16, "H"},
+    {kind_int, 8, PYCCL_I8, "b"},     {kind_int, 16, PYCCL_I16, "h"},
+    {kind_int, 32, PYCCL_I32, "i"},   {kind_int, 64, PYCCL_I64, "q"},
+    {kind_uint, 8, PYCCL_U8, "B"},    {kind_uint, 16, PYCCL_U16, "H"},
+    {kind_uint, 32, PYCCL_U32, "I"},  {kind_uint, 64, PYCCL_U64, "Q"},
 };
 
 bool contiguous(const DlTensor& tensor) {
@@ -92,12 +92,16 @@ class DlpackMemory {
       if (managed->major != 1) throw py::value_error("comes in an unknown version of DLPack");
       describe(managed->tensor);
       read_only_ = (managed->flags & flag_read_only) != 0;
-      release_ = [managed] { if (managed->deleter != nullptr) managed->deleter(managed); };
+      release_ = [managed] {
+        if (managed->deleter != nullptr) managed->deleter(managed);
+      };
       capsule.set_name("used_dltensor_versioned");
     } else if (kind == "dltensor") {
       auto* managed = capsule.get_pointer<DlManaged>();
       describe(managed->tensor);
-      release_ = [managed] { if (managed->deleter != nullptr) managed->deleter(managed); };
+      release_ = [managed] {
+        if (managed->deleter != nullptr) managed->deleter(managed);
+      };
       capsule.set_name("used_dltensor");
     } else {
       throw py::value_error("gave a DLPack capsule that is no tensor or was used before");

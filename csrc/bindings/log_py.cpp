@@ -23,15 +23,10 @@ void LogLines::add(LogLevel level, std::string_view text) {
   if (static_cast<int>(level) < level_min_) return;
   std::pair<int, std::string> line(static_cast<int>(level), text);
   switch (lines_.push(line)) {
-    case Pushed::first:
-      ring(wake_fd_);
-      break;
-    case Pushed::full:
-      lost_.fetch_add(1, std::memory_order_relaxed);
-      break;
+    case Pushed::first: ring(wake_fd_); break;
+    case Pushed::full: lost_.fetch_add(1, std::memory_order_relaxed); break;
     case Pushed::behind:
-    case Pushed::closed:
-      break;
+    case Pushed::closed: break;
   }
 }
 

@@ -34,7 +34,8 @@ class LogLines {
 // A sink for the core that keeps the lines alive; empty if there are none.
 LogSink sink_for(std::shared_ptr<LogLines> lines);
 
-// Adds one to an event descriptor. Never blocks: at the end of its range the reader is awake anyway.
+// Adds one to an event descriptor. Never blocks: at the end of its range the reader is awake
+// anyway.
 void ring(int fd);
 
 }  // namespace pyccl::bindings

@@ -50,9 +50,9 @@ void register_work(py::module_& module) {
       .def("wait", &wait, py::arg("seconds"), py::arg("interruptible") = true)
       .def("done", [](const OpenCall& call) { return call.work->done(); })
       .def("outcome", &outcome)
-      .def("notify", [](const OpenCall& call, int fd) {
-        call.work->on_done([fd] { ring(fd); });
-      }, py::arg("fd"));
+      .def(
+          "notify", [](const OpenCall& call, int fd) { call.work->on_done([fd] { ring(fd); }); },
+          py::arg("fd"));
 }
 
 }  // namespace pyccl::bindings

@@ -197,8 +197,9 @@ class PeerImplementation final : public Peer,
     return false;
   }
 
-  void finished(Ticket ticket, Status status, OperationInfo info = {}) {
-    events.push_back(Finished{ticket, std::move(status), std::move(info)});
+  void finished(Ticket ticket, Status status, OperationInfo info = {},
+                std::optional<OpKey> op = {}) {
+    events.push_back(Finished{ticket, std::move(status), std::move(info), op});
   }
 
   void post(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request) {
@@ -333,7 +334,7 @@ class PeerImplementation final : public Peer,
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
     OperationInfo info = operation->info(clock_.now(), hint);
-    finished(operation->ticket(), status, std::move(info));
+    finished(operation->ticket(), status, std::move(info), key);
     if (executor_.idle()) idle_since_ = clock_.now();
   }
 
@@ -345,7 +346,7 @@ class PeerImplementation final : public Peer,
     keys_.erase(operation->ticket());
     const Ticket ticket = operation->ticket();
     executor_.finish(key, false);
-    finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer));
+    finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer), {}, key);
   }
 
   void end(const Status& status) {
@@ -354,7 +355,8 @@ class PeerImplementation final : public Peer,
     end_reason_ = status;
     for (const auto& [ticket, key] : std::exchange(keys_, {})) {
       const auto operation = executor_.finish(key, false);
-      finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{});
+      finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{},
+               key);
     }
     for (const Held& held : std::exchange(held_, {})) finished(held.ticket, status);
     if (update_) finished(*std::exchange(update_, std::nullopt), status);

@@ -50,6 +50,7 @@ struct Finished {
   Ticket ticket = 0;
   Status status;
   OperationInfo info;
+  std::optional<OpKey> op;  // none: no operation, or one that was refused before it had a number
 };
 struct Ended {
   Status status;

@@ -62,6 +62,7 @@ void Coordinator::probed(Time now, PeerId peer, ProbeResult result) {
 
 // Whatever view it was said in: a member that goes takes no further views, so it won't say it
 // again.
+// Whatever view it names: who leaves installs no further one, so it may lack the present one.
 void Coordinator::handle(Time, PeerId from, const Leave&) {
   if (!is_kept(from)) return;
   banished_.insert(from);

@@ -38,7 +38,10 @@ void Member::coordinator_connected(Time now) {
     send(Hello{version, {}, self});
     return;
   }
-  send(Register{version, options_.peer, view_});
+  View installed = view_;
+  installed.decisions.clear();
+  installed.next_sequences.clear();
+  send(Register{version, options_.peer, std::move(installed)});
   resend_requests();
 }
 

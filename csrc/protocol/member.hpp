@@ -15,6 +15,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -253,7 +254,9 @@ class Member {
   bool done_by_all(const Operation& operation) const;
   void close(OpKey key);
   void want_end(OpKey key, Operation& operation, Status why);
+  void ring(Time now);
   void expire(OpKey key, Operation& operation);
+  Time end_of(const Operation& operation) const;
   std::string lateness(const Operation& operation) const;
   std::uint32_t& next_sequence(std::uint32_t tag);
   std::uint32_t posted_below(std::uint32_t tag) const;
@@ -274,7 +277,9 @@ class Member {
   Report report_;    // while frozen
   Epoch candidate_;  // being prepared
   std::uint32_t pending_ = 0;
-  std::set<PeerId> broken_;  // no channel to these
+  std::set<std::pair<Time, OpKey>> alarms_;  // of each operation posted here, the next one
+  std::set<OpKey> cancelled_;                // posted here, given up, not yet decided
+  std::set<PeerId> broken_;                  // no channel to these
 
   std::map<OpKey, Operation> operations_;
   std::map<std::uint32_t, std::uint32_t> next_sequences_;  // by tag

@@ -72,7 +72,7 @@ struct Hello {
 struct Register {
   std::uint32_t version = protocol::version;
   PeerId peer;
-  View view;
+  View view;  // that it has installed last, without decisions and numbers
   bool operator==(const Register&) const = default;
 };
 

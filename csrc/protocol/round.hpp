@@ -36,7 +36,6 @@ class Round {
 
   // A round without voters never ends: nobody is there to have agreed.
   bool complete() const { return !voters_.empty() && answers_.size() == voters_.size(); }
-  const std::set<PeerId>& voters() const { return voters_; }
   const std::map<PeerId, Answer>& answers() const { return answers_; }
 
  private:

@@ -50,6 +50,7 @@ class SimulatedStream final : public transport::Stream {
   }
   void watch_writable(bool on) override { socket_->watch_writable(on); }
   void watch_readable(bool on) override { socket_->watch_readable(on); }
+  void end_writes() override { socket_->end_writes(); }
   void close() override { socket_->close(); }
   void fail(Status reason) override { socket_->fail(std::move(reason)); }
   std::string remote_address() const override { return socket_->remote_address(); }

@@ -42,6 +42,7 @@ std::size_t Socket::room() const {
 transport::IoResult Socket::write(std::span<const ByteView> parts) {
   if (state_ == State::closed) return {0, {Code::closed, "the stream is closed"}};
   if (state_ == State::failed) return {0, reset_status()};
+  if (writes_ended_) return {0, {Code::closed, "the stream takes no more"}};
   if (state_ == State::connecting) return {};
   std::size_t offered = 0;
   for (const ByteView& part : parts) offered += part.size();
@@ -96,6 +97,10 @@ void Socket::watch_readable(bool on) {
   if (on) touch();
 }
 
+void Socket::end_writes() {
+  if (state_ == State::open && !std::exchange(writes_ended_, true)) launch({});
+}
+
 void Socket::close() {
   tell_failed_.reset();
   end_here();
@@ -108,7 +113,7 @@ void Socket::end_here() {
     // Closing with unread bytes resets the stream and takes what is on its way along.
     if (received_.size() > read_upto_) {
       send_reset();
-    } else {
+    } else if (!writes_ended_) {
       launch({});  // the orderly end
     }
   }

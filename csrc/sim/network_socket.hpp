@@ -36,6 +36,7 @@ class Socket : public std::enable_shared_from_this<Socket> {
   transport::IoResult read(std::span<const MutableByteView> parts);
   void watch_writable(bool on);
   void watch_readable(bool on);
+  void end_writes();
   void close();
   void fail(Status reason);
 
@@ -98,6 +99,7 @@ class Socket : public std::enable_shared_from_this<Socket> {
   std::weak_ptr<Socket> peer_;
   State state_ = State::connecting;
   bool dialled_ = false;
+  bool writes_ended_ = false;
 
   transport::StreamObserver* observer_ = nullptr;
   bool watches_readable_ = true;

@@ -73,7 +73,10 @@ class Connection {
   // control link is cut off (on_closed with Code::limit_exceeded).
   virtual void send_message(ByteView body) = 0;
   virtual void flush() = 0;
-  // Drains what is queued, then closes; no callback follows. Destroy it when it is closed().
+  // Writes what is queued and then the end, and is closed() when the other side has ended, too: to
+  // close before would reset the stream and could take the last words along. No callback follows.
+  // How long to wait for the other side is the host's decision: it destroys this when it has
+  // enough.
   virtual void finish() = 0;
   virtual void close() = 0;  // at once; no callback follows
   virtual bool closed() const = 0;

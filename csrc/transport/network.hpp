@@ -45,7 +45,9 @@ class Stream {
   virtual IoResult read(std::span<const MutableByteView> parts) = 0;
   virtual void watch_writable(bool) = 0;
   virtual void watch_readable(bool) = 0;  // on from the start
-  virtual void close() = 0;               // at once, unsent bytes are lost; idempotent
+  // Nothing more will be written; the other side reads what was, and then the end. Reading goes on.
+  virtual void end_writes() = 0;
+  virtual void close() = 0;  // at once, unsent bytes are lost; idempotent
   virtual void fail(
       Status reason) = 0;  // as close(), and the observer hears on_failed(reason) from the loop
   virtual std::string remote_address() const = 0;

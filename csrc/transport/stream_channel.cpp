@@ -181,6 +181,7 @@ void StreamChannel::on_closed(StreamConnection& connection, Status) {
   sent_before_ += connection.writer().bytes();
   received_before_ += connection.reader().bytes();
   std::erase_if(connections_, [&](const auto& held) { return held.get() == &connection; });
+  if (!has_room()) room_wanted_ = true;  // what came back has taken it
   if (given_up_) drop_queues();
   if (something_queued()) wake();
   observer_->on_connections(options_.peer, connections_.size());

@@ -66,9 +66,7 @@ void StreamConnection::finish() {
   if (state_ == State::closed) return;
   observer_ = nullptr;
   finishing_ = true;
-  if (state_ == State::connecting) return;
-  write_own();
-  stream_->watch_writable(true);  // the end comes from the loop, where what has arrived is drained
+  if (state_ == State::open) write_own();
 }
 
 void StreamConnection::close() {
@@ -113,16 +111,15 @@ void StreamConnection::write_own() {
     own_bytes_ -= outcome.pinned_bytes;
     blocked = outcome.blocked;
   }
-  stream_->watch_writable(has_own() && can_write());
+  const bool more = has_own() && can_write();
+  stream_->watch_writable(more);
+  if (finishing_ && !more) stream_->end_writes();
 }
 
 void StreamConnection::on_connected() {
   state_ = State::open;
   writer_.checksum_payloads(!stream_->same_host());
-  if (finishing_) {
-    stream_->watch_writable(true);
-    return;
-  }
+  if (finishing_) return write_own();
   Life::Watch watch(life_);
   observer_->on_open(*this);
   if (!watch.over()) flush();
@@ -145,10 +142,6 @@ void StreamConnection::on_writable() {
     return;
   }
   write_own();
-  if (!finishing_ || (has_own() && can_write())) return;
-  // Closing a socket with unread bytes would reset it and may take our last words with it.
-  (void)reader_.read(*stream_, read_budget);
-  close();
 }
 
 void StreamConnection::on_failed(Status status) { end(std::move(status)); }

@@ -71,6 +71,29 @@ void room(Harness& harness) {
   CHECK(lane.left.rooms > 10);
 }
 
+// Segments that come back from a broken connection take the room, and who finds none is told when
+// there is some again.
+void room_after_a_break(Harness& harness) {
+  ChannelOptions options;
+  options.segment_bytes = 65536;
+  Lane lane(harness, 1, options);
+  std::uint32_t sent = 0;
+  while (sent < 3) {
+    lane.left.send_segment(++sent, 65536);
+    lane.left.channel->flush();  // what the stream takes leaves the queue
+  }
+  const std::size_t before = lane.left.rooms;
+  lane.network.break_one(0);
+  REQUIRE(run_until(harness, [&] {
+    return lane.left.channel->connections() + lane.right.channel->connections() == 0;
+  }));
+  CHECK(!lane.left.channel->has_room());
+  CHECK(lane.left.rooms == before);
+  lane.connect(1);
+  REQUIRE(lane.until([&] { return lane.right.segments.size() == 3; }));
+  CHECK(lane.until([&] { return lane.left.rooms > before; }));
+}
+
 // The memory of every other segment is taken away while its payload is being read. A byte written
 // to it from then on is a crash under the address sanitizer.
 void redirecting(Harness& harness) {
@@ -198,6 +221,7 @@ void channel_conformance(const MakeHarness& make) {
   SUBCASE("everything arrives over 2 connections") { everything_arrives(*harness, 2, true); }
   SUBCASE("everything arrives over 4 connections") { everything_arrives(*harness, 4, false); }
   SUBCASE("room") { room(*harness); }
+  SUBCASE("room after a break") { room_after_a_break(*harness); }
   SUBCASE("redirecting") { redirecting(*harness); }
   SUBCASE("acknowledgement") { acknowledgement(*harness); }
   SUBCASE("waiting for a connection") { waiting_for_a_connection(*harness); }

@@ -85,7 +85,7 @@ void finishing(Harness& harness) {
   CHECK(!links.dialled.connection->closed());
   REQUIRE(run_until(harness, [&] { return links.accepted.ended.has_value(); }));
   CHECK(links.accepted.messages.size() == 5);
-  CHECK(links.dialled.connection->closed());
+  CHECK(run_until(harness, [&] { return links.dialled.connection->closed(); }));
   CHECK(!links.dialled.ended);
   CHECK(links.dialled.messages.empty());
 }

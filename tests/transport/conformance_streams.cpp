@@ -117,6 +117,36 @@ void end_after_data(Harness& harness) {
   CHECK(!pair.dialled.ended());  // who closes hears nothing
 }
 
+// One direction has ended, the other one goes on.
+void half_closed(Harness& harness) {
+  Pair pair(harness);
+  pair.accepted().when_readable = [] {};  // not before the end has been sent
+  pair.dialled.send(bytes_of("a question"));
+  REQUIRE(run_until(harness, [&] { return pair.accepted().readable_calls > 0; }));
+  pair.dialled.stream->end_writes();
+  pair.dialled.stream->end_writes();  // idempotent
+  const std::array<ByteView, 1> parts{text("too late")};
+  CHECK(!pair.dialled.stream->write(parts).status.ok());
+  StreamEnd& accepted = pair.accepted();
+  Bytes heard;
+  accepted.when_readable = [&] {
+    Bytes bytes(100);
+    const std::array<MutableByteView, 1> target{MutableByteView(bytes)};
+    const IoResult result = accepted.stream->read(target);
+    heard.insert(heard.end(), bytes.begin(), bytes.begin() + std::ptrdiff_t(result.bytes));
+    if (result.status.ok()) return;
+    accepted.end = result.status;
+    accepted.stream->watch_readable(false);
+  };
+  REQUIRE(run_until(harness, [&] { return accepted.ended(); }));
+  CHECK(heard == bytes_of("a question"));
+  accepted.send(bytes_of("an answer"));
+  CHECK(run_until(harness, [&] { return pair.dialled.received == bytes_of("an answer"); }));
+  CHECK(!pair.dialled.ended());
+  accepted.stream->close();
+  CHECK(run_until(harness, [&] { return pair.dialled.ended(); }));
+}
+
 // A failed write leaves the reading side to deliver what the other side had said before.
 void last_words(Harness& harness) {
   Pair pair(harness);
@@ -240,6 +270,7 @@ void stream_conformance(const MakeHarness& make) {
   SUBCASE("large transfers") { large_transfers(*harness); }
   SUBCASE("back pressure") { back_pressure(*harness); }
   SUBCASE("end after data") { end_after_data(*harness); }
+  SUBCASE("half closed") { half_closed(*harness); }
   SUBCASE("last words") { last_words(*harness); }
   SUBCASE("level triggered") { level_triggered(*harness); }
   SUBCASE("watching") { watching(*harness); }

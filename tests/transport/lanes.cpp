@@ -20,6 +20,7 @@ class BreakableNetwork::Wrapped final : public Stream {
   IoResult read(std::span<const MutableByteView> parts) override { return inner_->read(parts); }
   void watch_writable(bool on) override { inner_->watch_writable(on); }
   void watch_readable(bool on) override { inner_->watch_readable(on); }
+  void end_writes() override { inner_->end_writes(); }
   void close() override { inner_->close(); }
   void fail(Status reason) override { inner_->fail(std::move(reason)); }
   std::string remote_address() const override { return inner_->remote_address(); }

@@ -21,7 +21,6 @@ class CheckProgress final : public ByteCheck {
   }
 
   void posted(const BytePeer& peer, const Posting& posting) override {
-    if (!posting.key) return;
     const OperationName name = world_.history.name(peer.engine().view().epoch, *posting.key);
     posted_[name][peer.id()] = {world_.clock.now(), posting.deadline};
   }

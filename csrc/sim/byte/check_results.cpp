@@ -25,7 +25,6 @@ class CheckResults final : public ByteCheck {
   using ByteCheck::ByteCheck;
 
   void posted(const BytePeer& peer, const Posting& posting) override {
-    if (!posting.key) return;
     const OperationName name = world_.history.name(peer.engine().view().epoch, *posting.key);
     calls_[name][peer.id()] = posting.call;
   }
@@ -33,7 +32,6 @@ class CheckResults final : public ByteCheck {
   void finished(const BytePeer& peer, const Posting& posting, const engine::Finished& result,
                 bool) override {
     if (!result.status.ok()) return;
-    PYCCL_ASSERT(posting.key);
     const OperationName name = world_.history.name(result.info.epoch, *posting.key);
     const std::string what = peer.name() + " commits " + to_string(OpId{result.info.epoch, name.key});
     const Calls calls = contributors(peer, name, result.info, what);

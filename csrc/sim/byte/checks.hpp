@@ -20,6 +20,7 @@ class ByteCheck {
 
   virtual void persisted(const protocol::CoordinatorState&) {}
   virtual void installed(const BytePeer&, const protocol::View&) {}
+  // When it has its number.
   virtual void posted(const BytePeer&, const Posting&) {}
   // `undisturbed`: no view ended while it ran its last attempt.
   virtual void finished(const BytePeer&, const Posting&, const engine::Finished&, bool) {}

@@ -109,6 +109,7 @@ void BytePeer::turn() {
   if (const auto due = engine_->next_deadline(); due && *due <= now) engine_->tick();
   if (crashes_in_turn_) return crash(false);
   engine_->end_turn();
+  number_calls();
   drain();
   if (!alive()) return;
   world_.checks.tell(&ByteCheck::settled, *this);
@@ -153,7 +154,8 @@ void BytePeer::on(const engine::Finished& event) {
   }
   auto node = open_.extract(event.ticket);
   if (node.empty()) return world_.fail("calls", name_ + " ends a call that is not open");
-  const Posting& posting = node.mapped();
+  Posting& posting = node.mapped();
+  if (!posting.key && event.op) numbered(posting, *event.op);
   world_.say(name_ + " ends " + (posting.key ? to_string(*posting.key) : "a refused call") + ": " +
              (event.status.ok() ? "committed in view " + to_string(event.info.epoch)
                                 : event.status.reason()));
@@ -194,17 +196,28 @@ Posting BytePeer::post(std::uint32_t tag, const CallShape& shape, Duration limit
   posting.tag = tag;
   posting.deadline = world_.clock.now() + limit;
   posting.call = std::make_shared<ByteCall>(world_.next_call++, shape, mirror_, world_.users);
-  // Known before it is called, since a refused call may end at once.
   Posting& open = open_[posting.ticket] = posting;
   if (shape.barrier) {
     engine_->barrier(posting.ticket, tag, posting.deadline);
   } else {
     engine_->all_reduce(posting.ticket, posting.call->request(tag, posting.deadline));
   }
-  open.key = engine_->key_of(posting.ticket);
-  world_.say(name_ + " calls " + (open.key ? to_string(*open.key) : "in vain"));
-  world_.checks.tell(&ByteCheck::posted, *this, open);
+  number_calls();
   return open;
+}
+
+// A call may be held back for a while before it becomes an operation.
+void BytePeer::number_calls() {
+  for (auto& [ticket, posting] : open_) {
+    if (posting.key) continue;
+    if (const auto key = engine_->key_of(ticket)) numbered(posting, *key);
+  }
+}
+
+void BytePeer::numbered(Posting& posting, OpKey key) {
+  posting.key = key;
+  world_.say(name_ + " calls " + to_string(key));
+  world_.checks.tell(&ByteCheck::posted, *this, posting);
 }
 
 void BytePeer::cancel(engine::Ticket ticket) {

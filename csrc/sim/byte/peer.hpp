@@ -23,7 +23,7 @@ class ByteUser;
 struct Posting {
   engine::Ticket ticket = 0;
   std::uint32_t tag = 0;
-  std::optional<OpKey> key;  // none: refused at once
+  std::optional<OpKey> key;  // none: it has no number yet
   Time deadline;
   bool cancelled = false;
   std::shared_ptr<ByteCall> call;
@@ -70,6 +70,8 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
 
  private:
   void turn();
+  void number_calls();
+  void numbered(Posting& posting, OpKey key);
   void drain();
   void on(const engine::ViewChanged& event);
   void on(const engine::Finished& event);

@@ -15,7 +15,7 @@ constexpr Duration look_interval = 500ms;
 constexpr Duration together_limit = 150s;  // some rounds of the longest deadlines
 constexpr Duration stop_limit = 90s;
 constexpr Duration leave_limit = 40s;
-constexpr int further_commits = 3;
+constexpr int further_ends = 3;
 
 class Run {
  public:
@@ -29,7 +29,7 @@ class Run {
     faults_.start();
     world_.run_until(world_.clock.now() + world_.swarm.faults_last);
     faults_.heal();
-    for (const auto& peer : world_.living()) peer->user().commits = 0;
+    for (const auto& peer : world_.living()) peer->user().ends = 0;
     wait_for(together_limit, "liveness", [this] { return apart(); });
     stop_users();
     wait_for(stop_limit, "liveness", [this] { return busy(); });
@@ -75,7 +75,7 @@ class Run {
     for (const auto& peer : peers) {
       if (!peer->admitted()) return peer->name() + " is not admitted";
       if (peer->engine().view().epoch != view.epoch) return peer->name() + " has another view";
-      if (peer->user().commits < further_commits) return peer->name() + " commits too little";
+      if (peer->user().ends < further_ends) return peer->name() + " gets nothing done";
     }
     if (view.members.size() != peers.size()) {
       return std::to_string(view.members.size()) + " members, of whom " +

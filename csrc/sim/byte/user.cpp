@@ -60,6 +60,7 @@ void ByteUser::begin_step() {
     return peer_.leave(5s);
   }
   hint_ = false;
+  committed_ = false;
   in_step_ = true;
   go_on();
 }
@@ -93,8 +94,7 @@ void ByteUser::post(std::uint32_t tag) {
     shape.arrays.front().count += 1;
   }
   const Posting posting = peer_.post(tag, shape, limit);
-  if (!posting.key) return;
-  next_[tag] = posting.key->seq + 1;
+  next_[tag] = posting.key ? posting.key->seq + 1 : guess.seq + 1;
   if (wild && world_.users.chance(world_.swarm.cancel_permille, 1000)) {
     const engine::Ticket ticket = posting.ticket;
     peer_.after(milliseconds(world_.users.below(400)), [this, ticket] { peer_.cancel(ticket); });
@@ -102,12 +102,21 @@ void ByteUser::post(std::uint32_t tag) {
 }
 
 void ByteUser::finished(const Posting& posting, const engine::Finished& result) {
+  std::uint32_t& next = next_[posting.tag];
+  if (!posting.key) {
+    if (next > 0) --next;  // it was none
+  } else {
+    next = std::max(next, posting.key->seq + 1);
+  }
   if (result.status.ok()) {
-    ++commits;
+    ++ends;
+    committed_ = true;
     hint_ = hint_ || result.info.peers_pending;
+  } else if (posting.key && result.status.code() == Code::invalid_argument) {
+    ++ends;
   } else if (posting.key && result.status.code() == Code::cancelled && posting.cancelled) {
     // If nobody else knew of it, its number is free again and the others will use it.
-    next_[posting.tag] = std::min(next_[posting.tag], posting.key->seq);
+    next = std::min(next, posting.key->seq);
   }
   if (!peer_.open().empty()) return;
   peer_.after(result.status.ok() ? 1us : retry_pause, [this] {
@@ -118,7 +127,8 @@ void ByteUser::finished(const Posting& posting, const engine::Finished& result) 
 void ByteUser::step_over() {
   in_step_ = false;
   const std::uint64_t every = world_.swarm.update_every;
-  if (hint_ || (every > 0 && step_ % every == 0)) return peer_.update(world_.swarm.deadline);
+  // Where all operations fail there is no hint either; newcomers may be what is missing.
+  if (hint_ || !committed_ || (every > 0 && step_ % every == 0)) return peer_.update(world_.swarm.deadline);
   think();
 }
 

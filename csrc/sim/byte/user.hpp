@@ -26,7 +26,8 @@ class ByteUser {
   void stop_at(std::uint32_t step) { stop_ = step; }
   std::uint32_t steps_begun() const { return step_ + (in_step_ ? 1 : 0); }
   bool idle() const { return idle_ && peer_.open().empty(); }
-  int commits = 0;
+  // Operations that came to their proper end: committed, or nobody had anything to contribute.
+  int ends = 0;
 
  private:
   void think();
@@ -42,6 +43,7 @@ class ByteUser {
   bool idle_ = false;
   bool in_step_ = false;
   bool hint_ = false;  // of any operation of the step: the same on all members (rule R11)
+  bool committed_ = false;  // any operation of the step
   std::uint32_t step_ = 0;
   std::uint32_t stop_ = 0xffffffff;
   std::map<std::uint32_t, std::uint32_t> next_;  // number of the next operation, by tag

@@ -84,13 +84,6 @@ std::vector<std::shared_ptr<PeerNode>> World::living() const {
   return peers;
 }
 
-std::shared_ptr<PeerNode> World::find(PeerId id) const {
-  for (const auto& [machine, peer] : peers_) {
-    if (peer->id() == id) return peer;
-  }
-  return nullptr;
-}
-
 void World::crash_coordinator_for_a_while() {
   coordinator.crash(faults.chance(1, 4));
   const auto away =

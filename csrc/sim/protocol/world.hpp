@@ -33,7 +33,6 @@ class World {
   std::shared_ptr<PeerNode> spawn(MachineId machine, const std::string& group);
   std::shared_ptr<PeerNode> peer_at(MachineId machine) const;
   std::vector<std::shared_ptr<PeerNode>> living() const;
-  std::shared_ptr<PeerNode> find(PeerId id) const;
   std::string group_of(MachineId machine) const;
   std::string short_name(PeerId peer) const;
   void crash_coordinator_for_a_while();

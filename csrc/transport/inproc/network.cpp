@@ -44,7 +44,8 @@ struct Pipe {
 
 struct Link {
   explicit Link(std::size_t capacity) : pipes{Pipe(capacity), Pipe(capacity)} {}
-  std::array<Pipe, 2> pipes;  // pipes[i] is written by end i
+  std::array<Pipe, 2> pipes;                // pipes[i] is written by end i
+  std::array<bool, 2> ended{false, false};  // no more writes
   std::array<bool, 2> closed{false, false};
 };
 
@@ -84,6 +85,7 @@ class InprocStream final : public Stream {
   IoResult read(std::span<const MutableByteView> parts) override;
   void watch_writable(bool on) override { wants_writable_ = on; }
   void watch_readable(bool on) override { wants_readable_ = on; }
+  void end_writes() override;
   void close() override;
   void fail(Status reason) override;
   std::string remote_address() const override { return remote_; }
@@ -96,6 +98,7 @@ class InprocStream final : public Stream {
   Pipe& out() { return link_->pipes[end_]; }
   Pipe& in() { return link_->pipes[1 - end_]; }
   bool other_closed() const { return link_->closed[1 - end_]; }
+  bool at_end() const { return link_->ended[1 - end_] && link_->pipes[1 - end_].size == 0; }
 
   InprocNetwork& network_;
   std::string remote_;
@@ -112,6 +115,7 @@ class InprocStream final : public Stream {
 IoResult InprocStream::write(std::span<const ByteView> parts) {
   if (closed_ || link_ == nullptr) return {0, Status(Code::closed, "the stream is not open")};
   if (other_closed()) return {0, Status(Code::io, "reset by the other side")};
+  if (link_->ended[end_]) return {0, Status(Code::closed, "the stream takes no more")};
   IoResult result;
   for (const ByteView& part : parts) {
     const std::size_t count = out().write(part);
@@ -123,16 +127,20 @@ IoResult InprocStream::write(std::span<const ByteView> parts) {
 
 IoResult InprocStream::read(std::span<const MutableByteView> parts) {
   if (closed_ || link_ == nullptr) return {0, Status(Code::closed, "the stream is not open")};
-  if (in().size == 0 && other_closed()) return {0, Status(Code::io, "closed by the other side")};
+  if (at_end()) return {0, Status(Code::io, "closed by the other side")};
   IoResult result;
   for (const MutableByteView& part : parts) result.bytes += in().read(part);
   return result;
 }
 
+void InprocStream::end_writes() {
+  if (link_ != nullptr) link_->ended[end_] = true;
+}
+
 void InprocStream::close() {
   closed_ = true;
   failure_.reset();
-  if (link_ != nullptr) link_->closed[end_] = true;
+  if (link_ != nullptr) link_->closed[end_] = link_->ended[end_] = true;
 }
 
 void InprocStream::fail(Status reason) {
@@ -172,7 +180,7 @@ bool InprocStream::turn() {
   if (observer_ == nullptr) return false;
   Life::Watch watch(life_);
   bool called = false;
-  if (wants_readable_ && (in().size > 0 || other_closed())) {
+  if (wants_readable_ && (in().size > 0 || at_end())) {
     called = true;
     observer_->on_readable();
   }

@@ -112,6 +112,10 @@ void TcpStream::update_watch() {
   if (state_ == State::open) poller_.watch(fd_.get(), this, wants_readable_, wants_writable_);
 }
 
+void TcpStream::end_writes() {
+  if (state_ == State::open) (void)::shutdown(fd_.get(), SHUT_WR);
+}
+
 void TcpStream::close() {
   if (posted_failure_) poller_.cancel_post(this);
   posted_failure_.reset();

@@ -25,6 +25,7 @@ class TcpStream final : public Stream, private PollHandler {
   IoResult read(std::span<const MutableByteView> parts) override;
   void watch_writable(bool on) override;
   void watch_readable(bool on) override;
+  void end_writes() override;
   void close() override;
   void fail(Status reason) override;
   std::string remote_address() const override { return remote_text_; }

@@ -1,0 +1,53 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyccl
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def start(tmp_path: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        cwd=tmp_path,
+    )
+
+
+def test_hello(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
+    peers = [start(tmp_path, "hello.py", coordinator.address) for _ in range(2)]
+    lines = sorted(peer.communicate(timeout=60)[0] for peer in peers)
+    assert lines == [
+        f"rank {rank}: the average over 2 peers is [1.5 1.5 1.5 1.5]\n" for rank in (0, 1)
+    ]
+
+
+def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
+    arguments = (coordinator.address, "--steps", "40", "--pause", "0.02")
+    first = start(tmp_path, "elastic.py", *arguments)
+    assert first.stdout is not None
+    assert "rank 0 of 1" in first.stdout.readline()
+    others = [start(tmp_path, "elastic.py", *arguments) for _ in range(2)]
+    # One that is killed once it takes part.
+    victim = others.pop()
+    assert victim.stdout is not None
+    assert re.search(r"rank \d of \d", victim.stdout.readline())
+    victim.stdout.readline()
+    victim.kill()
+    texts = [peer.communicate(timeout=60)[0] for peer in (first, *others)]
+    victim.communicate()
+    states: dict[str, set[str]] = {}
+    for text in texts:
+        for step, state in re.findall(r"step (\d+): .* state (\w+)", text):
+            states.setdefault(step, set()).add(state)
+    assert states["40"]
+    assert all(len(seen) == 1 for seen in states.values())
