@@ -20,7 +20,6 @@ OnLoss = Literal["retry", "raise"]
 Role = Literal["worker", "mirror"]
 
 _CANCEL_SECONDS = 0.1
-_CANCELLED = _core.codes["cancelled"]
 _LEAVE_SECONDS = 5.0
 # Out of the way of the caller's tags.
 _GATHER_TAG = 0xFFFFFFFF
@@ -302,16 +301,9 @@ class Communicator:
         return Work(self, core).result()
 
     def _give_up(self, core: _core.Work) -> None:
-        """Waits a moment, so that the array changes no more when the caller has it back, and so
-        that the members have agreed to forget the operation, which they do by a new view: until
-        then its tag takes no other one."""
-        deadline = time.monotonic() + _CANCEL_SECONDS
-        before = self.epoch
+        """Waits a moment, so that the array changes no more when the caller has it back."""
         self._core.cancel(core)
-        if not core.wait(_CANCEL_SECONDS, False) or core.outcome()[0][0] != _CANCELLED:
-            return
-        while self.epoch == before and time.monotonic() < deadline:
-            time.sleep(0.001)
+        core.wait(_CANCEL_SECONDS, False)
 
     def _timeout_of(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else _seconds(timeout, "timeout")

@@ -66,14 +66,13 @@ void PartMemory::before_result(ByteRange range) {
   if (!keeps_overwritten_) return;
   // Backups of large operations are read only if something fails, so they should not cost cache.
   const bool large = bytes_ > cached_bytes_max;
-  for_each_run(range,
-               [&](const std::byte* input, std::byte* work, std::byte*, std::size_t size) {
-                 if (large) {
-                   kernels::copy_streaming(work, input, size);
-                 } else {
-                   std::memcpy(work, input, size);
-                 }
-               });
+  for_each_run(range, [&](const std::byte* input, std::byte* work, std::byte*, std::size_t size) {
+    if (large) {
+      kernels::copy_streaming(work, input, size);
+    } else {
+      std::memcpy(work, input, size);
+    }
+  });
   overwritten_.push_back(range);
 }
 

@@ -133,6 +133,7 @@ Status Member::request_leave(Time, Time deadline) {
     if (operation.posted) outbox.push_back(OperationFailed{key, closed});
   }
   operations_.clear();
+  alarms_.clear();
   if (update_) outbox.push_back(UpdateFinished{closed});
   update_.reset();
   send(Leave{view_.epoch});
@@ -172,16 +173,7 @@ void Member::tick(Time now) {
     heartbeat_due_ = now + options_.timing.heartbeat_interval();
   }
   if (update_ && now >= update_->deadline) expire_update();
-  for (auto& [key, operation] : operations_) {
-    if (!operation.posted || now < operation.deadline) continue;
-    if (!operation.expired) expire(key, operation);
-    if (now >= operation.deadline + options_.timing.decision_limit) {
-      PYCCL_MARK("outcome unknown");
-      return end({Code::coordinator_unavailable,
-                  "the outcome of " + to_string(key) +
-                      " is unknown: its deadline passed and the coordinator did not decide"});
-    }
-  }
+  ring(now);
 }
 
 std::optional<Time> Member::next_deadline() const {
@@ -191,12 +183,7 @@ std::optional<Time> Member::next_deadline() const {
     next = std::min({next, heartbeat_due_, last_heard_ + options_.timing.heartbeat_limit});
   }
   if (update_) next = std::min(next, update_->deadline);
-  for (const auto& [key, operation] : operations_) {
-    if (!operation.posted || operation.deadline == never) continue;
-    const bool expired = operation.expired;
-    next = std::min(
-        next, expired ? operation.deadline + options_.timing.decision_limit : operation.deadline);
-  }
+  if (!alarms_.empty()) next = std::min(next, alarms_.begin()->first);
   if (next == never) return std::nullopt;
   return next;
 }

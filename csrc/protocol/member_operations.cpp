@@ -34,11 +34,9 @@ Status Member::may_post(std::uint32_t tag) const {
     return {Code::limit_exceeded, "more than " + std::to_string(tags_max) + " tags in one run"};
   }
   // If all agree to withdraw the cancelled one, its number must be the last.
-  for (auto at = operations_.lower_bound({group_, tag, 0});
-       at != operations_.end() && at->first.tag == tag; ++at) {
-    if (at->second.posted && at->second.refusal.code() == Code::cancelled) {
-      return {Code::invalid_argument, "an operation of this tag is being cancelled: wait for it"};
-    }
+  const auto cancelled = cancelled_.lower_bound({group_, tag, 0});
+  if (cancelled != cancelled_.end() && cancelled->tag == tag) {
+    return {Code::invalid_argument, "an operation of this tag is being cancelled: wait for it"};
   }
   return {};
 }
@@ -64,6 +62,7 @@ Result<OpKey> Member::post(Time now, std::uint32_t tag, const Descriptor& descri
   operation.weight = weight;
   operation.deadline = deadline;
   operation.ordinal = posts_++;
+  if (deadline != never) alarms_.emplace(deadline, key);
   ++open_count_;
   if (update_ && update_->sent && !frozen_) {
     PYCCL_MARK("posted by one thread while another waits in update()");
@@ -219,6 +218,8 @@ void Member::close(OpKey key) {
       if (count->second > 0) --count->second;
     }
   }
+  alarms_.erase({end_of(found->second), key});
+  cancelled_.erase(key);
   operations_.erase(found);
   --open_count_;
   send_update_if_quiet();
@@ -236,7 +237,31 @@ void Member::refuse(Time, OpKey key, Status why) {
 void Member::want_end(OpKey key, Operation& operation, Status why) {
   if (!operation.refusal.ok()) return;
   operation.refusal = std::move(why);
+  if (operation.refusal.code() == Code::cancelled) cancelled_.insert(key);
   send(Refuse{view_.epoch, key, operation.refusal});
+}
+
+// First the deadline; and if nobody has decided a good while after it, nobody will.
+Time Member::end_of(const Operation& operation) const {
+  if (!operation.expired) return operation.deadline;
+  return operation.deadline + options_.timing.decision_limit;
+}
+
+void Member::ring(Time now) {
+  while (!alarms_.empty() && alarms_.begin()->first <= now) {
+    const OpKey key = alarms_.begin()->second;
+    alarms_.erase(alarms_.begin());
+    Operation& operation = operations_.at(key);
+    if (!operation.expired) {
+      expire(key, operation);
+      alarms_.emplace(end_of(operation), key);
+      continue;
+    }
+    PYCCL_MARK("outcome unknown");
+    return end({Code::coordinator_unavailable,
+                "the outcome of " + to_string(key) +
+                    " is unknown: its deadline passed and the coordinator did not decide"});
+  }
 }
 
 void Member::expire(OpKey key, Operation& operation) {

@@ -43,10 +43,11 @@ void say_seed(int) {
 }
 
 [[noreturn]] void usage(const char* why) {
-  std::fprintf(stderr,
-               "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] "
-               "[--scenario FILE] [--marks] [--trace] [--verbose]\n",
-               why);
+  std::fprintf(
+      stderr,
+      "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] "
+      "[--scenario FILE] [--marks] [--trace] [--verbose]\n",
+      why);
   std::exit(2);
 }
 

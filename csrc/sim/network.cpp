@@ -338,8 +338,7 @@ bool SimulatedNetwork::clog_stream(const std::string& a, const std::string& b, s
   return true;
 }
 
-bool SimulatedNetwork::flip_bit(const std::string& a, const std::string& b,
-                                std::uint64_t choice) {
+bool SimulatedNetwork::flip_bit(const std::string& a, const std::string& b, std::uint64_t choice) {
   for (const auto& dialler : dialled_between(a, b)) {
     const auto acceptor = dialler->peer();
     if (dialler->flip_bit(choice)) return true;

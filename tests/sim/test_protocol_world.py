@@ -32,7 +32,8 @@ SCENARIOS = sorted((ROOT / "tests" / "scenarios").glob("*.txt"))
 
 def test_seeds(simulate: Simulate, seeds: int) -> None:
     result = simulate("--seeds", f"0:{seeds}")
-    assert result.returncode == 0, result.stdout + "repeat one with: pyccl_sim --seeds N:N+1 --trace"
+    repeat = "repeat one with: pyccl_sim --seeds N:N+1 --trace"
+    assert result.returncode == 0, result.stdout + repeat
 
 
 def test_a_seed_is_a_run(simulate: Simulate) -> None:

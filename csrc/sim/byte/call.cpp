@@ -26,7 +26,8 @@ std::uint16_t half_of(int value) {
   const auto magnitude = static_cast<unsigned>(value < 0 ? -value : value);
   const auto exponent = static_cast<unsigned>(std::bit_width(magnitude)) - 1;
   const unsigned fraction = (magnitude << (10 - exponent)) & 0x3ff;
-  return static_cast<std::uint16_t>((value < 0 ? 0x8000u : 0u) | ((exponent + 15) << 10) | fraction);
+  return static_cast<std::uint16_t>((value < 0 ? 0x8000u : 0u) | ((exponent + 15) << 10) |
+                                    fraction);
 }
 
 void store_value(std::byte* at, DataType dtype, std::uint64_t bits) {
@@ -54,7 +55,8 @@ ReduceOp draw_op(Prng& prng, const CallShape& shape) {
 
 std::uint64_t draw_count(Prng& prng, std::uint64_t most) {
   // Small ones are where the corners are.
-  return prng.chance(1, 3) ? prng.below(std::min<std::uint64_t>(most, 12) + 1) : prng.below(most + 1);
+  return prng.chance(1, 3) ? prng.below(std::min<std::uint64_t>(most, 12) + 1)
+                           : prng.below(most + 1);
 }
 
 }  // namespace
@@ -83,7 +85,9 @@ ByteCall::ByteCall(std::uint64_t id, CallShape shape, bool mirror, Prng& prng)
   const bool scales = shape_.op == ReduceOp::sum || shape_.op == ReduceOp::avg;
   if (shape_.weighted && !shape_.barrier) {
     constexpr std::array weights{0.0, 0.5, 1.0, 2.0};
-    weight_ = scales && all_floating(shape_) ? weights[prng.below(4)] : prng.chance(2, 3) ? 1.0 : 0.0;
+    weight_ = scales && all_floating(shape_) ? weights[prng.below(4)]
+              : prng.chance(2, 3)            ? 1.0
+                                             : 0.0;
   }
   if (mirror && !shape_.barrier) weight_ = 0.0;
   for (std::size_t i = 0; i < shape_.arrays.size(); ++i) {
@@ -188,9 +192,8 @@ Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t 
   }
   for (const Bytes& input : inputs) sources.push_back(input.data());
   Bytes result(part.count * kernels::size_of(part.dtype));
-  const auto fold = kernels::targets()
-                        .front()
-                        ->fold[static_cast<int>(part.dtype)][static_cast<int>(shape.op)];
+  const auto fold =
+      kernels::targets().front()->fold[static_cast<int>(part.dtype)][static_cast<int>(shape.op)];
   const double divisor = shape.op == ReduceOp::avg ? weight_sum : 1.0;
   fold({result.data(), sources, weights, divisor, part.count});
   return result;

@@ -21,8 +21,8 @@ std::uint64_t forecast(const CallShape& shape, DataType dtype, Rank self, Rank w
   }
   const bool adds = shape.op == ReduceOp::sum || shape.op == ReduceOp::avg;
   part.rounds_when_stored = dtype == DataType::f16 && adds;
-  const auto algorithm = collectives::choose_all_reduce(
-      part, static_cast<collectives::Algorithm>(shape.algorithm));
+  const auto algorithm =
+      collectives::choose_all_reduce(part, static_cast<collectives::Algorithm>(shape.algorithm));
   std::uint64_t elements = 0;
   for (const auto& step : collectives::make_all_reduce(algorithm, self, part)) {
     for (const auto& send : step.sends) elements += send.range.size();
@@ -45,9 +45,9 @@ class CheckAccounts final : public ByteCheck {
       bytes += forecast(posting.call->shape(), dtype, *rank, info.members);
     }
     if (info.bytes_sent != bytes) {
-      world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) +
-                             " bytes of " + to_string(*posting.key) + ", the plan says " +
-                             std::to_string(bytes) + " for " + info.algorithm);
+      world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) + " bytes of " +
+                             to_string(*posting.key) + ", the plan says " + std::to_string(bytes) +
+                             " for " + info.algorithm);
     }
   }
 

@@ -1,5 +1,6 @@
-// C3: no call outlasts its deadline; an operation, which may need a decision of the others, not more
-// than the decision limit beyond it. Only time in which the process itself was stopped is excused.
+// C3: no call outlasts its deadline; an operation, which may need a decision of the others, not
+// more than the decision limit beyond it. Only time in which the process itself was stopped is
+// excused.
 #include <algorithm>
 #include <string>
 

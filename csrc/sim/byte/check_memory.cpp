@@ -21,7 +21,8 @@ class CheckMemory final : public ByteCheck {
         peer.name() + ", " + (posting.key ? to_string(*posting.key) : "a refused call");
     if (!call.guards_intact()) world_.fail("S7", what + ": written outside its arrays");
     if (!result.status.ok() && !call.inputs_hold_inputs()) {
-      world_.fail("C4", what + ": an input is not what it was; it failed: " + result.status.reason());
+      world_.fail("C4",
+                  what + ": an input is not what it was; it failed: " + result.status.reason());
     }
     if (!call.separate_inputs_intact()) world_.fail("C4", what + ": an input has been written");
     call.poison();

@@ -33,7 +33,8 @@ class CheckResults final : public ByteCheck {
                 bool) override {
     if (!result.status.ok()) return;
     const OperationName name = world_.history.name(result.info.epoch, *posting.key);
-    const std::string what = peer.name() + " commits " + to_string(OpId{result.info.epoch, name.key});
+    const std::string what =
+        peer.name() + " commits " + to_string(OpId{result.info.epoch, name.key});
     const Calls calls = contributors(peer, name, result.info, what);
     if (!world_.running()) return;
     check_info(calls, result.info, what);
@@ -44,8 +45,8 @@ class CheckResults final : public ByteCheck {
       const auto at = std::ranges::mismatch(got, expected[i]).in1 - got.begin();
       return world_.fail("S3", what + " with wrong bits in array " + std::to_string(i) + " of " +
                                    std::to_string(got.size()) + " bytes, from byte " +
-                                   std::to_string(at) + ", " + result.info.algorithm + ", attempt " +
-                                   std::to_string(result.info.attempts));
+                                   std::to_string(at) + ", " + result.info.algorithm +
+                                   ", attempt " + std::to_string(result.info.attempts));
     }
   }
 

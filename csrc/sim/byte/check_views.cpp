@@ -19,7 +19,8 @@ class CheckViews final : public ByteCheck {
 
   void installed(const BytePeer& peer, const protocol::View& view) override {
     Epoch& last = last_[peer.id()];
-    if (view.epoch <= last) world_.fail("S1", peer.name() + " goes back to " + to_string(view.epoch));
+    if (view.epoch <= last)
+      world_.fail("S1", peer.name() + " goes back to " + to_string(view.epoch));
     last = view.epoch;
     const auto written = members_.find(view.epoch);
     if (written == members_.end()) {

@@ -1,5 +1,5 @@
-// The coordinator's process in the byte world: hosts an engine::CoordinatorHost; what it has written
-// outlives it. It may die while it writes, before the new state is durable or behind that.
+// The coordinator's process in the byte world: hosts an engine::CoordinatorHost; what it has
+// written outlives it. It may die while it writes, before the new state is durable or behind that.
 #pragma once
 
 #include <memory>

@@ -172,8 +172,7 @@ void ByteFaults::heal() {
   // Two that can't reach each other for good: one of them has to go.
   if (living.size() >= 3 && world_.faults.chance(1, 6)) {
     const std::string left = living[0]->host().name();
-    const std::string right =
-        living[world_.faults.between(1, living.size() - 1)]->host().name();
+    const std::string right = living[world_.faults.between(1, living.size() - 1)]->host().name();
     // It takes its time until that is certain.
     world_.doubt_for(world_.swarm.network.silence_limit + world_.timing.link_limit);
     world_.say(left + " and " + right + " are parted for good");

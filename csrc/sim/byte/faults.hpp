@@ -1,5 +1,5 @@
-// What goes wrong in a run of the byte world, and the turn at its end: everything heals but for some
-// faults that stay for good.
+// What goes wrong in a run of the byte world, and the turn at its end: everything heals but for
+// some faults that stay for good.
 #pragma once
 
 #include <functional>

@@ -20,7 +20,9 @@ constexpr std::byte poison_value{0x5d};
 }  // namespace
 
 GuardedBlock::GuardedBlock(std::size_t bytes, std::size_t shift)
-    : begin_(guard_bytes + shift), size_(bytes), memory_(begin_ + bytes + guard_bytes, guard_value) {
+    : begin_(guard_bytes + shift),
+      size_(bytes),
+      memory_(begin_ + bytes + guard_bytes, guard_value) {
   ASAN_POISON_MEMORY_REGION(memory_.data(), begin_);
   ASAN_POISON_MEMORY_REGION(data() + size_, guard_bytes);
 }
@@ -36,8 +38,8 @@ bool GuardedBlock::filled(std::size_t from, std::size_t upto, std::byte value) c
 
 bool GuardedBlock::guards_intact() {
   ASAN_UNPOISON_MEMORY_REGION(memory_.data(), memory_.size());
-  const bool intact = filled(0, begin_, guard_value) &&
-                      filled(begin_ + size_, memory_.size(), guard_value);
+  const bool intact =
+      filled(0, begin_, guard_value) && filled(begin_ + size_, memory_.size(), guard_value);
   ASAN_POISON_MEMORY_REGION(memory_.data(), begin_);
   ASAN_POISON_MEMORY_REGION(data() + size_, guard_bytes);
   return intact;

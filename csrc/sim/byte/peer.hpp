@@ -38,7 +38,10 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   // Whatever it does just now, the process is gone; `power`: and nobody is told.
   void crash(bool power);
   // As crash(), but between what the next turn hears and what it would have said.
-  void crash_in_turn() { crashes_in_turn_ = true; host_.wake(); }
+  void crash_in_turn() {
+    crashes_in_turn_ = true;
+    host_.wake();
+  }
   void pause(bool for_good);
   void resume();
   void abandon() { engine_.reset(); }  // the world ends

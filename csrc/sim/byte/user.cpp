@@ -128,7 +128,8 @@ void ByteUser::step_over() {
   in_step_ = false;
   const std::uint64_t every = world_.swarm.update_every;
   // Where all operations fail there is no hint either; newcomers may be what is missing.
-  if (hint_ || !committed_ || (every > 0 && step_ % every == 0)) return peer_.update(world_.swarm.deadline);
+  if (hint_ || !committed_ || (every > 0 && step_ % every == 0))
+    return peer_.update(world_.swarm.deadline);
   think();
 }
 

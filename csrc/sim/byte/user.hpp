@@ -42,7 +42,7 @@ class ByteUser {
   bool begun_ = false;
   bool idle_ = false;
   bool in_step_ = false;
-  bool hint_ = false;  // of any operation of the step: the same on all members (rule R11)
+  bool hint_ = false;       // of any operation of the step: the same on all members (rule R11)
   bool committed_ = false;  // any operation of the step
   std::uint32_t step_ = 0;
   std::uint32_t stop_ = 0xffffffff;
