@@ -165,7 +165,9 @@ void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
     Operation* operation = find(header.op.key);
     const bool current =
         operation != nullptr && operation->running() && operation->id() == header.op;
-    if (complete && !current && header.op.epoch >= epoch_ && !finished(header.op.key)) {
+    // Of a later view it is wanted even so: a number that was cancelled here may be used again.
+    const bool over = header.op.epoch == epoch_ && finished(header.op.key);
+    if (complete && !current && header.op.epoch >= epoch_ && !over) {
       stashed_[header.op].push_back(std::move(stashed));
       return;
     }

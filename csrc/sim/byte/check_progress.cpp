@@ -9,8 +9,8 @@
 namespace pyccl::sim {
 namespace {
 
-// To notice what is broken and to make up for it: silence, dials, decisions.
-constexpr Duration recovery = 6s;
+// To dial again and to send again what was lost.
+constexpr Duration recovery = 1500ms;
 
 class CheckProgress final : public ByteCheck {
  public:

@@ -7,6 +7,13 @@
 
 namespace pyccl::sim {
 
+namespace {
+
+// After a silence that heartbeats and handshakes have to notice.
+constexpr Duration silence_noticed = 5s;
+
+}  // namespace
+
 Duration ByteFaults::some(std::uint64_t low_ms, std::uint64_t high_ms) {
   return std::chrono::milliseconds(
       static_cast<std::int64_t>(world_.faults.between(low_ms, high_ms)));
@@ -69,6 +76,8 @@ void ByteFaults::start() {
   every(rates.stream_reset, [this] {
     const auto [from, to] = any_path();
     const auto how = static_cast<Break>(world_.faults.chance(2, 3) ? 0 : world_.faults.below(3));
+    // Who does not know it is not helped before it has something to say.
+    if (how != Break::both) world_.trouble_until(world_.clock.now() + silence_noticed);
     world_.network.break_stream(from, to, world_.faults.next(), how);
   });
   every(rates.pair_reset, [this] {
@@ -129,7 +138,7 @@ void ByteFaults::pause_coordinator() {
 void ByteFaults::part() {
   const auto [from, to] = any_path();
   const Duration time = some(200, world_.faults.chance(1, 3) ? 20'000 : 4000);
-  world_.trouble_until(world_.clock.now() + time);
+  world_.trouble_until(world_.clock.now() + time + silence_noticed);
   world_.say(from + " and " + to + " are parted");
   world_.network.block(from, to);
   if (world_.faults.chance(2, 3)) world_.network.block(to, from);
@@ -150,7 +159,7 @@ void ByteFaults::send_stranger() {
 void ByteFaults::heal() {
   world_.say("everything heals");
   world_.faults_on = false;
-  world_.trouble = world_.clock.now();
+  world_.trouble = world_.clock.now() + silence_noticed;
   world_.network.unblock_all();
   strangers_.clear();
   std::size_t well = 0;
