@@ -1,5 +1,5 @@
-// No data gets lost for good: an operation that all members have posted does not run into its
-// deadline when nothing has been wrong for long enough.
+// Nothing gets lost for good: an operation that all members have posted ends before its deadline,
+// and without a decision on it, when nothing has been wrong for long enough.
 #include <algorithm>
 #include <map>
 #include <vector>
@@ -27,7 +27,8 @@ class CheckProgress final : public ByteCheck {
 
   void finished(const BytePeer& peer, const Posting& posting, const engine::Finished& result,
                 bool) override {
-    if (!posting.key || result.status.code() != Code::timeout) return;
+    const Status& status = result.status;
+    if (!posting.key || !(status.ok() || status.code() == Code::timeout)) return;
     const protocol::View& view = peer.engine().view();
     const OperationName name = world_.history.name(view.epoch, *posting.key);
     Time begun;
@@ -38,12 +39,14 @@ class CheckProgress final : public ByteCheck {
       begun = std::max(begun, found->second.first);
       expired = std::min(expired, found->second.second);
     }
+    if (status.ok() && world_.clock.now() < expired) return;
     const auto after = std::ranges::upper_bound(installed_, expired);
     if (after != installed_.begin()) begun = std::max(begun, *std::prev(after));
     const Time calm = std::max({begun, world_.trouble, world_.doubt});
     if (expired - calm < recovery + transfer_time()) return;
-    world_.fail("progress", peer.name() + " hears that " + to_string(*posting.key) +
-                                " is late, and nothing was wrong: " + result.status.reason());
+    world_.fail("progress", peer.name() + " waited until the deadline of " +
+                                to_string(*posting.key) + ", and nothing was wrong: " +
+                                status.reason());
   }
 
  private:

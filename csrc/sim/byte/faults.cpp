@@ -25,7 +25,6 @@ void ByteFaults::every(Duration mean, std::function<void()> fault) {
       static_cast<std::int64_t>(world_.faults.below(2 * static_cast<std::uint64_t>(mean.count()))));
   world_.clock.after(wait, [this, mean, fault = std::move(fault)] {
     if (!world_.faults_on) return;
-    world_.trouble_until(world_.clock.now());
     fault();
     every(mean, fault);
   });
@@ -77,12 +76,14 @@ void ByteFaults::start() {
     const auto [from, to] = any_path();
     const auto how = static_cast<Break>(world_.faults.chance(2, 3) ? 0 : world_.faults.below(3));
     // Who does not know it is not helped before it has something to say.
-    if (how != Break::both) world_.trouble_until(world_.clock.now() + silence_noticed);
+    const Duration noticed = how == Break::both ? Duration(0) : silence_noticed;
+    world_.trouble_until(world_.clock.now() + noticed);
     world_.network.break_stream(from, to, world_.faults.next(), how);
   });
   every(rates.pair_reset, [this] {
     const auto [from, to] = any_path();
     world_.say("all streams between " + from + " and " + to + " break");
+    world_.trouble_until(world_.clock.now());
     while (world_.network.break_stream(from, to, 0, Break::both)) {
     }
   });
@@ -101,6 +102,7 @@ void ByteFaults::start() {
   every(rates.partition, [this] { part(); });
   every(rates.bit_flip, [this] {
     const auto [from, to] = any_path();
+    world_.trouble_until(world_.clock.now());
     world_.network.flip_bit(from, to, world_.faults.next());
   });
   every(rates.stranger, [this] { send_stranger(); });

@@ -51,6 +51,20 @@ void make_large(ByteSwarm& swarm) {
   swarm.network.bytes_per_second = 50'000'000;
 }
 
+// All live and do as they should; only streams break, again and again.
+void make_loyal(ByteSwarm& swarm, Prng& prng) {
+  swarm.mismatch_permille = swarm.cancel_permille = swarm.leave_permille = 0;
+  swarm.short_deadline_percent = swarm.late_percent = 0;
+  swarm.crash_point_percent = swarm.write_failure_percent = 0;
+  swarm.connections = std::max(swarm.connections, 2u);
+  const ByteFaultRates drawn = swarm.rates;
+  swarm.rates = {};
+  swarm.rates.stream_reset = milliseconds(prng.between(30, 500));
+  swarm.rates.stream_clog = drawn.stream_clog;
+  swarm.rates.bit_flip = drawn.bit_flip;
+  swarm.rates.arrival = drawn.arrival;
+}
+
 ByteFaultRates draw_rates(Prng& prng) {
   ByteFaultRates rates;
   rates.peer_crash = rate(prng, 2'000, 20'000);
@@ -100,6 +114,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   swarm.faults_last = milliseconds(prng.between(4'000, 20'000));
   swarm.network = draw_network(prng);
   swarm.rates = draw_rates(prng);
+  if (prng.chance(1, 6)) make_loyal(swarm, prng);
   if (prng.chance(1, 40)) make_large(swarm);
   return swarm;
 }
