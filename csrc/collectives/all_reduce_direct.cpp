@@ -4,9 +4,10 @@
 // owner folds all of them in the order of the ranks and sends the final chunk to everybody.
 //
 // Steps: two per block, whatever n is: contributions in step 2b, results in step 2b+1. Blocks
-// overlap freely but for one rule: contributions of block b+2 to an owner wait for that owner's
-// result of block b. So an owner stages contributions of two blocks at most, that is
-// 2 (n-1) ceil(block/n) elements, and no rank can outrun a slow one by more.
+// overlap freely but for one rule: contributions of block b+w to an owner wait for that owner's
+// result of block b, where w is what the contributing rank allows itself. So an owner stages
+// contributions of w blocks at most, that is w (n-1) ceil(block/n) elements, and no rank can outrun
+// a slow one by more.
 //
 // Elements sent per rank: (n-1) times what it owns and once what it does not own, about
 // 2 count (n-1)/n, the same as the ring.
@@ -21,8 +22,6 @@
 namespace pyccl::collectives {
 namespace {
 
-constexpr int blocks_in_flight = 2;
-
 std::vector<Rank> all_ranks(Rank world) {
   std::vector<Rank> ranks;
   for (Rank rank = 0; rank < world; ++rank) ranks.push_back(rank);
@@ -30,7 +29,7 @@ std::vector<Rank> all_ranks(Rank world) {
 }
 
 // The two steps of one block; `first` is the number of the first one in the plan.
-void append_block(Plan& plan, Rank self, Rank world, Range block) {
+void append_block(Plan& plan, Rank self, Rank world, Range block, int blocks_in_flight) {
   const int first = static_cast<int>(plan.size());
   // The result that frees the owner's staging. The owner surely sends one: every block but the last
   // has the full size, and chunk_of never shrinks with size, so who owns a part of this block owns
@@ -58,13 +57,15 @@ void append_block(Plan& plan, Rank self, Rank world, Range block) {
 
 }  // namespace
 
-Plan all_reduce_direct(Rank self, Rank world, std::uint64_t count, std::uint64_t block) {
+Plan all_reduce_direct(Rank self, Rank world, std::uint64_t count, std::uint64_t block,
+                       int blocks_in_flight) {
   PYCCL_ASSERT(world > 0 && self >= 0 && self < world);
-  PYCCL_ASSERT(block > 0);
+  PYCCL_ASSERT(block > 0 && blocks_in_flight > 0);
   Plan plan;
   for (std::uint64_t begin = 0; begin < count; begin += block) {
     const std::uint64_t left = count - begin;
-    append_block(plan, self, world, {begin, begin + (left < block ? left : block)});
+    append_block(plan, self, world, {begin, begin + (left < block ? left : block)},
+                 blocks_in_flight);
   }
   return plan;
 }

@@ -5,8 +5,9 @@
 
 namespace pyccl::collectives {
 
-// `block` bounds, in elements, what is on its way to the owners: see the staging bound in the
-// source.
-Plan all_reduce_direct(Rank self, Rank world, std::uint64_t count, std::uint64_t block);
+// `block` is in elements, the same for all ranks. `blocks_in_flight`, at least 1, is this rank's
+// own choice: how many blocks it is ahead of an owner's results.
+Plan all_reduce_direct(Rank self, Rank world, std::uint64_t count, std::uint64_t block,
+                       int blocks_in_flight);
 
 }  // namespace pyccl::collectives

@@ -30,7 +30,12 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
   Operation* operation = find(id.key);
   PYCCL_ASSERT(operation != nullptr);
   halt(*operation);
-  operation->begin(id, attempt, self_, peers);
+  const bool near = std::ranges::all_of(peers, [&](PeerId peer) {
+    const transport::Channel* channel = host_.channel(peer);
+    return peer == self_ || (channel != nullptr && channel->same_host());
+  });
+  operation->begin(id, attempt, self_, peers,
+                   near ? collectives::Reach::same_host : collectives::Reach::network);
   const auto early = stashed_.find(id);
   if (early != stashed_.end()) {
     PYCCL_MARK("data comes before the operation is posted");

@@ -17,13 +17,6 @@ std::uint32_t segment_bytes_for(std::uint64_t bytes, std::uint32_t most) {
   return std::min(segment, most);
 }
 
-bool rounds_when_stored(kernels::DataType dtype, kernels::ReduceOp op) {
-  using kernels::DataType;
-  using kernels::ReduceOp;
-  const bool half = dtype == DataType::f16 || dtype == DataType::bf16;
-  return half && (op == ReduceOp::sum || op == ReduceOp::avg || op == ReduceOp::prod);
-}
-
 bool uses_partial(const collectives::Plan& plan) {
   for (const collectives::Step& step : plan) {
     for (const collectives::Fold& fold : step.folds) {
@@ -63,13 +56,11 @@ Operation::Operation(Ticket ticket, protocol::Collective kind, const AllReduceRe
 }
 
 collectives::AllReduceShape Operation::shape_of(const PartMemory& part) const {
-  const auto op = static_cast<kernels::ReduceOp>(descriptor_.reduce_op);
-  return {static_cast<Rank>(peers_.size()), part.count(), kernels::size_of(part.dtype()),
-          rounds_when_stored(part.dtype(), op)};
+  return {static_cast<Rank>(peers_.size()), part.count(), kernels::size_of(part.dtype())};
 }
 
-void Operation::begin(OpId id, std::uint32_t attempt, PeerId self,
-                      const std::vector<PeerId>& peers) {
+void Operation::begin(OpId id, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
+                      collectives::Reach reach) {
   halt();
   id_ = id;
   attempt_ = attempt;
@@ -88,7 +79,7 @@ void Operation::begin(OpId id, std::uint32_t attempt, PeerId self,
     PartMemory& part = memory_[i];
     const collectives::AllReduceShape shape = shape_of(part);
     algorithm_ = collectives::choose_all_reduce(shape, forced);
-    collectives::Plan plan = collectives::make_all_reduce(algorithm_, rank, shape);
+    collectives::Plan plan = collectives::make_all_reduce(algorithm_, rank, shape, reach);
     part.begin(uses_partial(plan), algorithm_ == collectives::Algorithm::one_shot);
     const PartRunOptions options{static_cast<std::uint16_t>(i), rank, weight_,
                                  static_cast<kernels::ReduceOp>(descriptor_.reduce_op),

@@ -34,7 +34,8 @@ class Operation {
   const OpId& id() const { return id_; }
 
   // Begins an attempt among `peers`, in rank order; what an earlier one did is undone first.
-  void begin(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers);
+  void begin(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
+             collectives::Reach reach);
   // Ends the present attempt, if one runs; no segment of it is asked for or accepted any more.
   void halt();
   // The result stands, or the inputs get back what they held. Halts.

@@ -22,6 +22,7 @@ PartRun::PartRun(const PartRunOptions& options, collectives::Plan plan, PartMemo
       segment_elements_(std::max<std::uint64_t>(options.segment_bytes / element_bytes_, 1)),
       incoming_(plan.size()),
       followers_(plan.size()),
+      held_back_(plan.size()),
       lanes_(contributors.weights.size()) {
   for (std::size_t step = 0; step < plan.size(); ++step) {
     add_step(static_cast<std::uint16_t>(step), plan[step]);
@@ -69,6 +70,9 @@ void PartRun::add_step(std::uint16_t step, const collectives::Step& plan) {
         {step, send, segments_of(send.range), 0, input && send.after == collectives::no_step});
     if (input) {
       lanes_[static_cast<std::size_t>(send.to)].inputs.push_back(index);
+      if (send.after != collectives::no_step) {
+        held_back_[static_cast<std::size_t>(send.after)].push_back(index);
+      }
     } else {
       followers_[static_cast<std::size_t>(send.after)].push_back(index);
     }
@@ -240,8 +244,8 @@ void PartRun::made(std::uint16_t step, Range range, std::size_t segment, bool re
 }
 
 void PartRun::received_all(const Incoming& incoming) {
-  for (const std::size_t index : lanes_[static_cast<std::size_t>(incoming.from)].inputs) {
-    if (outgoing_[index].send.after == incoming.step) outgoing_[index].open = true;
+  for (const std::size_t index : held_back_[incoming.step]) {
+    if (outgoing_[index].send.to == incoming.from) outgoing_[index].open = true;
   }
 }
 

@@ -109,8 +109,8 @@ class PartRun {
 
   struct Lane {                       // to one rank
     std::deque<Ready> ready;          // made here, first come first served
-    std::vector<std::size_t> inputs;  // outgoing_ with segments left, in the order of the plan
-    std::size_t done = 0;             // of inputs
+    std::vector<std::size_t> inputs;  // outgoing_, in the order of the plan
+    std::size_t done = 0;             // of inputs: all their segments have left
   };
 
   std::size_t segments_of(collectives::Range) const;
@@ -139,6 +139,7 @@ class PartRun {
   std::vector<FoldRun> folds_;
   std::vector<Outgoing> outgoing_;
   std::vector<std::vector<std::size_t>> followers_;  // by step: sends of what the step makes
+  std::vector<std::vector<std::size_t>> held_back_;  // by step: sends of input that wait for it
   std::vector<Lane> lanes_;                          // by rank
   std::vector<std::pair<std::size_t, std::size_t>> waiting_;  // (fold, segment) for the weights
   std::vector<Read> reads_;

@@ -12,10 +12,8 @@ using collectives::Source;
 bool PartRun::has_segment(Rank to) const {
   const Lane& lane = lanes_[static_cast<std::size_t>(to)];
   if (!lane.ready.empty()) return true;
-  for (std::size_t i = lane.done; i < lane.inputs.size(); ++i) {
-    if (outgoing_[lane.inputs[i]].open) return true;
-  }
-  return false;
+  // In the order of the plan: a block that must wait holds back those behind it.
+  return lane.done < lane.inputs.size() && outgoing_[lane.inputs[lane.done]].open;
 }
 
 bool PartRun::next_segment(Rank to, transport::SegmentHeader& header, transport::Pieces& pieces) {
@@ -26,12 +24,7 @@ bool PartRun::next_segment(Rank to, transport::SegmentHeader& header, transport:
     next = lane.ready.front();
     lane.ready.pop_front();
   } else {
-    while (lane.done < lane.inputs.size() &&
-           outgoing_[lane.inputs[lane.done]].next == outgoing_[lane.inputs[lane.done]].segments) {
-      ++lane.done;
-    }
-    // In the order of the plan: a block that must wait holds back those behind it.
-    if (lane.done == lane.inputs.size() || !outgoing_[lane.inputs[lane.done]].open) return false;
+    if (!has_segment(to)) return false;
     Outgoing& outgoing = outgoing_[lane.inputs[lane.done]];
     next = {lane.inputs[lane.done], outgoing.next++};
     if (outgoing.next == outgoing.segments) ++lane.done;

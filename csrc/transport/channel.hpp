@@ -66,6 +66,7 @@ class Channel {
   // Adds an open connection whose handshake is done. Its unread bytes come along.
   virtual void adopt(std::unique_ptr<Connection>) = 0;
   virtual std::size_t connections() const = 0;
+  virtual bool same_host() const = 0;  // of all its connections, and it has some
 
   virtual void flush() = 0;  // writes what can be written; hosts call it once after a batch of work
   virtual void tick(Time now) = 0;

@@ -213,6 +213,11 @@ std::optional<Time> StreamChannel::next_deadline() const {
   return std::nullopt;
 }
 
+bool StreamChannel::same_host() const {
+  return !connections_.empty() && std::all_of(connections_.begin(), connections_.end(),
+                                              [](const auto& held) { return held->same_host(); });
+}
+
 std::uint64_t StreamChannel::bytes_sent() const {
   std::uint64_t sum = sent_before_;
   for (const auto& connection : connections_) sum += connection->writer().bytes();

@@ -25,6 +25,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   void redirect(ReadToken token) override;
   void adopt(std::unique_ptr<Connection> connection) override;
   std::size_t connections() const override { return connections_.size(); }
+  bool same_host() const override;
   void flush() override;
   void tick(Time now) override;
   std::optional<Time> next_deadline() const override;

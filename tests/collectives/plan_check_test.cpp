@@ -25,7 +25,7 @@ std::vector<Plan> ring() {
 std::vector<Plan> direct() {
   std::vector<Plan> plans;
   for (Rank self = 0; self < world; ++self) {
-    plans.push_back(all_reduce_direct(self, world, count, 8));
+    plans.push_back(all_reduce_direct(self, world, count, 8, 2));
   }
   return plans;
 }

@@ -53,7 +53,7 @@ class Ranks {
     posts_.clear();
     const OpId id{{1, attempt}, {}};
     for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
-      operations_[rank]->begin(id, attempt, peers_[rank], peers_);
+      operations_[rank]->begin(id, attempt, peers_[rank], peers_, collectives::Reach::same_host);
     }
     // Some learn late that the others have posted.
     for (std::size_t to = 0; to < peers_.size(); ++to) {

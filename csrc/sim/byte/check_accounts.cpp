@@ -11,20 +11,18 @@ namespace pyccl::sim {
 namespace {
 
 using kernels::DataType;
-using kernels::ReduceOp;
 
 // What one rank sends of the arrays of one type, by the plan.
 std::uint64_t forecast(const CallShape& shape, DataType dtype, Rank self, Rank world) {
-  collectives::AllReduceShape part{world, 0, kernels::size_of(dtype), false};
+  collectives::AllReduceShape part{world, 0, kernels::size_of(dtype)};
   for (const CallShape::Part& each : shape.arrays) {
     if (each.dtype == dtype) part.count += each.count;
   }
-  const bool adds = shape.op == ReduceOp::sum || shape.op == ReduceOp::avg;
-  part.rounds_when_stored = dtype == DataType::f16 && adds;
   const auto algorithm =
       collectives::choose_all_reduce(part, static_cast<collectives::Algorithm>(shape.algorithm));
   std::uint64_t elements = 0;
-  for (const auto& step : collectives::make_all_reduce(algorithm, self, part)) {
+  for (const auto& step :
+       collectives::make_all_reduce(algorithm, self, part, collectives::Reach::network)) {
     for (const auto& send : step.sends) elements += send.range.size();
   }
   return elements * part.element_bytes;

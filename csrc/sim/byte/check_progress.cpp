@@ -45,8 +45,8 @@ class CheckProgress final : public ByteCheck {
     const Time calm = std::max({begun, world_.trouble, world_.doubt});
     if (expired - calm < recovery + transfer_time()) return;
     world_.fail("progress", peer.name() + " waited until the deadline of " +
-                                to_string(*posting.key) + ", and nothing was wrong: " +
-                                status.reason());
+                                to_string(*posting.key) +
+                                ", and nothing was wrong: " + status.reason());
   }
 
  private:

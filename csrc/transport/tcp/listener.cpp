@@ -42,6 +42,7 @@ Result<std::unique_ptr<Listener>> TcpListener::open(Poller& poller, const std::s
   if (to.family() == AF_INET6) {
     (void)setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
   }
+  if (is_loopback(to)) avoid_pacing(fd.get());  // what it accepts inherits that
   if (::bind(fd.get(), to.raw(), to.size) != 0 || ::listen(fd.get(), backlog) != 0) {
     return listen_error(address, errno);
   }

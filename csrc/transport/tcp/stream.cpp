@@ -56,6 +56,7 @@ Status TcpStream::start(Duration silence_limit) {
   fd_ = make_socket(to.family());
   if (!fd_.valid()) return system_error("no socket for " + remote_text_, errno);
   set_stream_options(fd_.get(), silence_limit);
+  if (is_loopback(to)) avoid_pacing(fd_.get());
   if (::connect(fd_.get(), to.raw(), to.size) != 0 && errno != EINPROGRESS) {
     return system_error("connecting to " + remote_text_, errno);
   }
