@@ -8,25 +8,39 @@
 
 #ifdef PYCCL_SIMULATION
 
-#include <set>
+#include <algorithm>
+#include <cstddef>
+#include <map>
 #include <string>
 
 namespace pyccl {
-void hit_mark(const char* name, bool& is_hit);
-bool mutant_active(const char* name);
 
-// For the simulator's driver.
-const std::set<std::string>& marks_hit();
-void plant_mutant(const std::string& name);
+// All marks, or all mutants, of the program by name, and whether each is hit or planted.
+using MarkTable = std::map<std::string, bool*>;
+MarkTable& marks();
+MarkTable& mutants();
+
+template <std::size_t size>
+struct MarkName {
+  consteval MarkName(const char (&name)[size]) { std::copy_n(name, size, text); }
+  char text[size];
+};
+
+// One object per name. It enters the table before main(), so that names never met are known too.
+class MarkFlag {
+ public:
+  MarkFlag(MarkTable& table, const char* name) { table.emplace(name, &on); }
+  bool on = false;
+};
+template <MarkName name>
+inline MarkFlag mark_flag{marks(), name.text};
+template <MarkName name>
+inline MarkFlag mutant_flag{mutants(), name.text};
+
 }  // namespace pyccl
 
-// The flag is per call site, so that a hot path pays for the table only once a run.
-#define PYCCL_MARK(name)                          \
-  do {                                            \
-    static thread_local bool mark_is_hit = false; \
-    ::pyccl::hit_mark(name, mark_is_hit);         \
-  } while (false)
-#define PYCCL_MUTANT(name) (::pyccl::mutant_active(name))
+#define PYCCL_MARK(name) static_cast<void>(::pyccl::mark_flag<name>.on = true)
+#define PYCCL_MUTANT(name) (::pyccl::mutant_flag<name>.on)
 
 #else
 

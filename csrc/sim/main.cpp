@@ -2,8 +2,11 @@
 //
 //   pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] [--scenario FILE] [--marks]
 //             [--trace] [--verbose]
+//   pyccl_sim --list
 //
 // Exit code 0 if all held, else 1 and a line for each seed that failed; 2 for a wrong command line.
+// The last line counts. --marks adds which coverage marks were hit and which were not; those of the
+// other world's layers never are. --list names all marks and mutants.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +31,7 @@ struct Options {
   bool marks = false;
   bool trace = false;
   bool verbose = false;
+  bool list = false;
 };
 
 // For the handler of what ends the process: which seed it was.
@@ -46,7 +50,7 @@ void say_seed(int) {
   std::fprintf(
       stderr,
       "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] "
-      "[--scenario FILE] [--marks] [--trace] [--verbose]\n",
+      "[--scenario FILE] [--marks] [--trace] [--verbose]\n       pyccl_sim --list\n",
       why);
   std::exit(2);
 }
@@ -78,11 +82,17 @@ Options parse(int count, char** arguments) {
       options.trace = true;
     } else if (name == "--verbose") {
       options.verbose = true;
+    } else if (name == "--list") {
+      options.list = true;
     } else {
       usage(("unknown option " + name).c_str());
     }
   }
   if (options.world != "protocol" && options.world != "byte") usage("no such world");
+  if (!options.mutant.empty() && !pyccl::mutants().contains(options.mutant)) {
+    usage("no such mutant; --list names them");
+  }
+  if (options.list) return options;
   if (options.scenario.empty() && options.first >= options.behind) usage("no seeds");
   return options;
 }
@@ -92,7 +102,8 @@ double seconds_of(Time time) { return static_cast<double>(time.nanoseconds - 1'0
 // True if everything held.
 bool run_seeds(const Options& options) {
   const auto text = options.trace ? sim::Trace::Text::all : sim::Trace::Text::none;
-  bool well = true;
+  std::uint64_t done = 0;
+  std::uint64_t failed = 0;
   for (std::uint64_t seed = options.first; seed < options.behind; ++seed) {
     current_seed = seed;
     const sim::RunResult result = options.world == "byte" ? sim::run_byte_seed(seed, text)
@@ -106,8 +117,9 @@ bool run_seeds(const Options& options) {
           static_cast<unsigned long long>(result.failures),
           static_cast<unsigned long long>(result.views));
     }
+    ++done;
     if (!result.failure) continue;
-    well = false;
+    ++failed;
     std::printf("seed %llu: at %.6f s, %s: %s\n", static_cast<unsigned long long>(seed),
                 seconds_of(result.failure->time), result.failure->invariant.c_str(),
                 result.failure->text.c_str());
@@ -115,7 +127,9 @@ bool run_seeds(const Options& options) {
     // A planted bug has been found; more of the same would say nothing new.
     if (!options.mutant.empty()) break;
   }
-  return well;
+  std::printf("%llu seeds of the %s world, %llu failed\n", static_cast<unsigned long long>(done),
+              options.world.c_str(), static_cast<unsigned long long>(failed));
+  return failed == 0;
 }
 
 bool run_scenario(const Options& options) {
@@ -135,10 +149,17 @@ int main(int count, char** arguments) {
   const Options options = parse(count, arguments);
   std::signal(SIGABRT, say_seed);
   std::signal(SIGSEGV, say_seed);
-  pyccl::plant_mutant(options.mutant);
+  if (options.list) {
+    for (const auto& [name, planted] : pyccl::mutants()) std::printf("mutant %s\n", name.c_str());
+    for (const auto& [name, hit] : pyccl::marks()) std::printf("mark %s\n", name.c_str());
+    return 0;
+  }
+  if (!options.mutant.empty()) *pyccl::mutants()[options.mutant] = true;
   const bool well = options.scenario.empty() ? run_seeds(options) : run_scenario(options);
   if (options.marks) {
-    for (const std::string& mark : pyccl::marks_hit()) std::printf("mark %s\n", mark.c_str());
+    for (const auto& [name, hit] : pyccl::marks()) {
+      std::printf("%s %s\n", *hit ? "mark" : "never", name.c_str());
+    }
   }
   return well ? 0 : 1;
 }

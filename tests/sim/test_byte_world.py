@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import pytest
 from sim.simulator import Simulate, marks, sites
 
@@ -32,7 +33,7 @@ def test_a_seed_is_a_run(simulate: Simulate) -> None:
         simulate("--world", "byte", "--seeds", "0:30", "--verbose") for _ in range(2)
     )
     assert first.stdout == second.stdout
-    hashes = {line.split("hash ")[1].split(",")[0] for line in first.stdout.splitlines()}
+    hashes = set(re.findall(r"hash (\w+)", first.stdout))
     assert len(hashes) == 30
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_seeds(simulate: Simulate, seeds: int) -> None:
 def test_a_seed_is_a_run(simulate: Simulate) -> None:
     first, second = (simulate("--seeds", "0:40", "--verbose") for _ in range(2))
     assert first.stdout == second.stdout
-    hashes = {line.split("hash ")[1].split(",")[0] for line in first.stdout.splitlines()}
+    hashes = set(re.findall(r"hash (\w+)", first.stdout))
     assert len(hashes) == 40
 
 
