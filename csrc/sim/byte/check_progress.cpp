@@ -39,7 +39,8 @@ class CheckProgress final : public ByteCheck {
       begun = std::max(begun, found->second.first);
       expired = std::min(expired, found->second.second);
     }
-    if (status.ok() && world_.clock.now() < expired) return;
+    // Before that, a failure is news of one who gave up earlier and may not be a member any more.
+    if (world_.clock.now() < expired) return;
     const auto after = std::ranges::upper_bound(installed_, expired);
     if (after != installed_.begin()) begun = std::max(begun, *std::prev(after));
     const Time calm = std::max({begun, world_.trouble, world_.doubt});
