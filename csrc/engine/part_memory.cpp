@@ -20,7 +20,7 @@ void PartMemory::add(const Array& array) {
   if (size == 0) return;
   runs_.push_back({bytes_, size, array.input, array.output});
   bytes_ += size;
-  in_place_ = in_place_ || array.input == array.output;
+  in_place_ = in_place_ || runs_.back().in_place();
 }
 
 bool PartMemory::too_scattered(std::uint32_t segment_bytes) const {
@@ -35,19 +35,52 @@ bool PartMemory::too_scattered(std::uint32_t segment_bytes) const {
 
 void PartMemory::seal(std::uint32_t segment_bytes) {
   if (!too_scattered(segment_bytes)) return;
-  arrays_ = std::move(runs_);
-  packed_ = pool_->take(bytes_);
-  runs_ = {{0, bytes_, packed_.data(), packed_.data()}};
-  in_place_ = true;
+  // A segment meets at most 8 arrays of this size or more, and 7 packed runs between them.
+  static_assert(transport::pieces_max >= 15);
+  pack(segment_bytes / 6);
+  PYCCL_ASSERT(!too_scattered(segment_bytes));
+}
+
+// Makes one run of each sequence of arrays smaller than `small_bytes`.
+void PartMemory::pack(std::uint64_t small_bytes) {
+  std::vector<Run> runs;
+  std::uint64_t packed = 0;
+  bool extends = false;
+  for (const Run& run : runs_) {
+    const bool small = run.size < small_bytes;
+    if (small) {
+      arrays_.push_back({packed, run.size, run.input, run.output});
+      packed += run.size;
+    }
+    if (small && extends) {
+      runs.back().size += run.size;
+    } else {
+      runs.push_back(run);
+      if (small) runs.back().input = nullptr;
+    }
+    extends = small;
+  }
+  packed_ = pool_->take(2 * packed);
+  packed_bytes_ = packed;
+  for (const Run& array : arrays_) {
+    std::memcpy(packed_.data() + array.begin, array.input, array.size);
+  }
+  std::uint64_t at = 0;
+  in_place_ = false;
+  for (Run& run : runs) {
+    if (run.input == nullptr) {
+      run.input = packed_.data() + at;
+      run.output = packed_.data() + packed + at;
+      at += run.size;
+    }
+    in_place_ = in_place_ || run.in_place();
+  }
+  runs_ = std::move(runs);
 }
 
 void PartMemory::begin(bool uses_partial, bool snapshot) {
   if (!PYCCL_MUTANT("no-restore-on-retry")) restore();
-  for (const Run& array : arrays_) {
-    std::memcpy(packed_.data() + array.begin, array.input, array.size);
-  }
-  // The caller's arrays are the backup of a packed operation.
-  keeps_overwritten_ = in_place_ && arrays_.empty() && !snapshot;
+  keeps_overwritten_ = in_place_ && !snapshot;
   const bool needs_work = keeps_overwritten_ || (in_place_ && (snapshot || uses_partial));
   if (needs_work && work_.size() < bytes_) {
     pool_->give_back(std::move(work_));
@@ -55,10 +88,12 @@ void PartMemory::begin(bool uses_partial, bool snapshot) {
   }
   snapshot_ = false;
   if (snapshot && in_place_) {
-    for_each_run({0, bytes_}, [&](const std::byte* input, std::byte* copy, std::byte*,
-                                  std::size_t size) { std::memcpy(copy, input, size); });
+    for_each_run({0, bytes_},
+                 [](const std::byte* input, std::byte* copy, std::byte* output, std::size_t size) {
+                   if (copy != output) std::memcpy(copy, input, size);
+                 });
     snapshot_ = true;
-    if (arrays_.empty()) overwritten_ = {{0, bytes_}};
+    overwritten_ = {{0, bytes_}};
   }
 }
 
@@ -66,20 +101,22 @@ void PartMemory::before_result(ByteRange range) {
   if (!keeps_overwritten_) return;
   // Backups of large operations are read only if something fails, so they should not cost cache.
   const bool large = bytes_ > cached_bytes_max;
-  for_each_run(range, [&](const std::byte* input, std::byte* work, std::byte*, std::size_t size) {
-    if (large) {
-      kernels::copy_streaming(work, input, size);
-    } else {
-      std::memcpy(work, input, size);
-    }
-  });
+  for_each_run(range,
+               [&](const std::byte* input, std::byte* work, std::byte* output, std::size_t size) {
+                 if (work == output) return;  // out of place
+                 if (large) {
+                   kernels::copy_streaming(work, input, size);
+                 } else {
+                   std::memcpy(work, input, size);
+                 }
+               });
   overwritten_.push_back(range);
 }
 
 void PartMemory::restore() {
   for (const ByteRange& range : overwritten_) {
     for_each_run(range, [](const std::byte*, std::byte* work, std::byte* output, std::size_t size) {
-      std::memcpy(output, work, size);
+      if (work != output) std::memcpy(output, work, size);
     });
   }
   overwritten_.clear();
@@ -87,7 +124,7 @@ void PartMemory::restore() {
 
 void PartMemory::publish() {
   for (const Run& array : arrays_) {
-    std::memcpy(array.output, packed_.data() + array.begin, array.size);
+    std::memcpy(array.output, packed_.data() + packed_bytes_ + array.begin, array.size);
   }
   overwritten_.clear();
 }

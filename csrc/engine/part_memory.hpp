@@ -5,8 +5,8 @@
 //   out of place  the output is scratch until the end; the input is never written.
 //   in place      a work buffer holds partial sums first and then, range by range, what a final
 //                 value has overwritten; the array itself sees final values only.
-//   packed        many small arrays: the operation runs on a packed copy, and the arrays are
-//                 written only when it has been committed.
+//   packed        neighbours too small for pieces of a segment: the operation runs on two packed
+//                 copies, out of place, and the arrays are written only when it has been committed.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ class PartMemory {
   PartMemory(PartMemory&&) = default;
 
   void add(const Array& array);
-  // After the last add(): decides whether to pack.
+  // After the last add(): packs what is scattered too much.
   void seal(std::uint32_t segment_bytes);
 
   // Begins an attempt: the input is what the caller gave. `snapshot`: sends read a copy, because
@@ -69,8 +69,9 @@ class PartMemory {
       const std::uint64_t upto = std::min(range.end, run.begin + run.size);
       if (from == upto) continue;
       std::byte* output = run.output + (from - run.begin);
-      const std::byte* input = snapshot_ ? work_.data() + from : run.input + (from - run.begin);
-      std::byte* partial = in_place_ ? work_.data() + from : output;
+      std::byte* partial = run.in_place() ? work_.data() + from : output;
+      const bool copied = snapshot_ && run.in_place();
+      const std::byte* input = copied ? partial : run.input + (from - run.begin);
       visit(input, partial, output, static_cast<std::size_t>(upto - from));
     }
   }
@@ -81,20 +82,23 @@ class PartMemory {
     std::uint64_t size = 0;
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
+    bool in_place() const { return input == output; }
   };
 
   std::size_t first_run(std::uint64_t offset) const;
   bool too_scattered(std::uint32_t segment_bytes) const;
+  void pack(std::uint64_t small_bytes);
 
   kernels::DataType dtype_;
   MemoryPool* pool_;
   std::uint64_t bytes_ = 0;
   std::vector<Run> runs_;    // what the plan works on
-  std::vector<Run> arrays_;  // the caller's, if packed
+  std::vector<Run> arrays_;  // the caller's that are packed; begin: within either packed copy
   bool in_place_ = false;
   bool keeps_overwritten_ = false;
   bool snapshot_ = false;
-  LargeBuffer packed_;
+  LargeBuffer packed_;  // inputs, then results
+  std::uint64_t packed_bytes_ = 0;
   LargeBuffer work_;
   std::vector<ByteRange> overwritten_;
 };
