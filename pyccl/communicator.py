@@ -61,8 +61,8 @@ def connect(
     operation_timeout: seconds that an operation may take whose call names no timeout.
     world_size_min: goes on updating until the group has so many members, for groups that start
         together; all of them must then ask for the same number.
-    heartbeat_limit: seconds of silence after which somebody counts as dead. The coordinator and all
-        peers must be given the same; by default 4.
+    heartbeat_limit: seconds without a word after which the coordinator is dialled again, 4 by
+        default; the coordinator's own limit counts if it is longer.
 
     Raises CoordinatorUnavailableError, NotAdmittedError, OperationTimeout (where members exist, but
     admit nobody in time) or InvalidArgumentError.

@@ -16,7 +16,7 @@ class Coordinator:
     state: the file that lets a coordinator started later on the same address go on with the run.
         None: a restart begins a new run, and the members of this one go on without.
     heartbeat_limit: seconds of silence after which a peer counts as dead; by default 4. The peers
-        must be given the same.
+        are told.
     recovery_limit: seconds that a restarted coordinator waits for the members of its last view.
 
     Raises AddressInUseError, TransportError (state file), InvalidArgumentError.

@@ -102,13 +102,13 @@ class PeerImplementation final : public Peer,
     const auto held = std::ranges::find(held_, ticket, &Held::ticket);
     if (held != held_.end()) {
       held_.erase(held);
-      finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer));
+      finished(ticket, Status(Code::cancelled, "cancelled by its caller", options_.peer));
       return;
     }
     const auto found = keys_.find(ticket);
     if (ended_ || found == keys_.end()) return;
     member_->refuse(clock_.now(), found->second,
-                    Status(Code::cancelled, "given up by its caller", options_.peer));
+                    Status(Code::cancelled, "cancelled by its caller", options_.peer));
     // Not at the decision but now: the caller wants its memory back.
     give_back_.push_back(found->second);
   }
@@ -308,7 +308,7 @@ class PeerImplementation final : public Peer,
   }
 
   void carry_out(const protocol::OperationWithdrawn& effect) {
-    finish(effect.op, Status(Code::cancelled, "given up by its caller", options_.peer), false);
+    finish(effect.op, Status(Code::cancelled, "cancelled by its caller", options_.peer), false);
     executor_.withdraw(effect.op);
   }
 
@@ -342,11 +342,11 @@ class PeerImplementation final : public Peer,
   void release_memory(OpKey key) {
     Operation* operation = executor_.find(key);
     if (operation == nullptr || member_->said_done(key) || !released_.insert(key).second) return;
-    PYCCL_MARK("an operation is given up by its caller");
+    PYCCL_MARK("an operation is cancelled by its caller");
     keys_.erase(operation->ticket());
     const Ticket ticket = operation->ticket();
     executor_.finish(key, false);
-    finished(ticket, Status(Code::cancelled, "given up by its caller", options_.peer), {}, key);
+    finished(ticket, Status(Code::cancelled, "cancelled by its caller", options_.peer), {}, key);
   }
 
   void end(const Status& status) {

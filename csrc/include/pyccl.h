@@ -136,7 +136,8 @@ typedef struct pyccl_coordinator_options {
   const char* bind;       /* default "127.0.0.1:48148"; port 0 picks a free one */
   const char* state_path; /* the file from which a restarted coordinator learns the run; default
                              NULL: the run ends with this coordinator */
-  double heartbeat_limit; /* seconds of silence after which a peer counts as dead; default -1: 4 */
+  double heartbeat_limit; /* seconds of silence after which a peer counts as dead; default -1: 4.
+                             The peers are told */
   pyccl_log_function log; /* default NULL: silent */
   void* log_context;
 } pyccl_coordinator_options;
@@ -178,7 +179,7 @@ typedef struct pyccl_connect_options {
   const char* advertise;  /* what to tell the others instead of that; default NULL */
   double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
   double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
-                             default -1: 4. Use the coordinator's */
+                             default -1: 4. The coordinator's limit counts if it is longer */
   pyccl_log_function log; /* default NULL: silent */
   void* log_context;
 } pyccl_connect_options;
@@ -283,7 +284,8 @@ typedef struct pyccl_operation_info {
  * themselves, and `info` says how many contributed, or it fails, as on_loss has it.
  *
  * An operation ends alike at all members. So when the timeout has passed and this member might
- * already have been counted on, the coordinator decides, which takes up to 10 s more.
+ * already have been counted on, the coordinator decides, which takes up to 10 s more, or 6 s more
+ * than its heartbeat limit if that is longer.
  *
  * After a failure the inputs hold what they held before, in place too; a separate output is
  * undefined. `options` may be NULL for the defaults, `info` may be NULL.

@@ -103,6 +103,7 @@ class Coordinator {
 
   // coordinator.cpp: time, messages, small helpers.
   void send(PeerId to, Message message);
+  Welcome welcome() const;
   void send_to_members(const Message& message);
   void note(std::string text);
   void hang_up(PeerId peer, std::string reason);

@@ -37,7 +37,7 @@ void Coordinator::handle(Time, PeerId from, const UpdateWithdrawn& withdrawn) {
 
 void Coordinator::handle(Time, PeerId from, const Refuse& refuse) {
   if (!is_present(refuse.epoch) || !is_kept(from)) return;
-  if (wish_.empty()) wish_ = name_of(from) + " gave up " + refuse.status.reason();
+  if (wish_.empty()) wish_ = name_of(from) + " gave up an operation: " + refuse.status.reason();
 }
 
 // Whatever is due now, one step at a time.

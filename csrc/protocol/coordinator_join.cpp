@@ -50,6 +50,12 @@ Status Coordinator::may_join(PeerId from, const Hello& hello) const {
   return {};
 }
 
+Welcome Coordinator::welcome() const {
+  const auto limit =
+      std::chrono::duration_cast<std::chrono::milliseconds>(options_.timing.heartbeat_limit);
+  return {state_.run, state_.incarnation, static_cast<std::uint32_t>(limit.count())};
+}
+
 void Coordinator::handle(Time now, PeerId from, const Hello& hello) {
   if (Status status = may_join(from, hello); !status.ok()) {
     PYCCL_MARK("hello refused");
@@ -67,7 +73,7 @@ void Coordinator::handle(Time now, PeerId from, const Hello& hello) {
   }
   contacts_.insert_or_assign(from, Contact(now));
   if (!is_joiner(from)) joiners_.push_back(hello.member);
-  send(from, Welcome{state_.run, state_.incarnation});
+  send(from, welcome());
   if (candidate_ && candidate_->find(from) != nullptr) {
     PYCCL_MARK("joiner came back while its view is prepared");
     send(from, Prepare{*candidate_});
@@ -103,7 +109,7 @@ void Coordinator::welcome_member(Time now, PeerId from, Epoch its_epoch) {
   registered_.insert(from);
   updates_.withdraw(from);  // it says so again if it still wants to
   std::erase_if(complaints_, [&](const auto& complaint) { return complaint.first.first == from; });
-  send(from, Welcome{state_.run, state_.incarnation});
+  send(from, welcome());
   if (!is_present(its_epoch)) {
     PYCCL_MARK("last view handed to a member that lacks it");
     send(from, view_for(from));

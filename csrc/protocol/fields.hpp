@@ -146,7 +146,8 @@ constexpr auto fields_of(const Refuse*) {
 constexpr auto fields_of(const Heartbeat*) { return std::tuple<>{}; }
 
 constexpr auto fields_of(const Welcome*) {
-  return std::tuple{Field{"run", &Welcome::run}, Field{"incarnation", &Welcome::incarnation}};
+  return std::tuple{Field{"run", &Welcome::run}, Field{"incarnation", &Welcome::incarnation},
+                    Field{"heartbeat_limit", &Welcome::heartbeat_limit}};
 }
 
 constexpr auto fields_of(const NotAdmitted*) {

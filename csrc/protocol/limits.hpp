@@ -1,6 +1,7 @@
 // Every bound of the protocol, and the timing that both machines share.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -44,9 +45,13 @@ struct Timing {
       10s;  // a restarted coordinator waits so long for the members of its last view
   Duration prepare_limit = 5s;  // to reach the joiners of a view
   Duration link_limit = 10s;    // two living members without any connection
-  Duration decision_limit =
-      10s;  // after a deadline, for the coordinator's decision; then: outcome unknown
+  // After a deadline, for the coordinator's decision; then the outcome is unknown. No less than it
+  // needs to notice a death and make a view.
+  Duration decision_limit = 10s;
   Duration heartbeat_interval() const { return heartbeat_limit / 5; }
+  Duration decision_limit_with(Duration heartbeats) const {
+    return std::max(decision_limit, heartbeats + prepare_limit + 1s);
+  }
 };
 
 }  // namespace pyccl::protocol

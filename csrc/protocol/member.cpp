@@ -14,7 +14,9 @@ Member::Member(MemberOptions options, Time now)
     : options_(std::move(options)),
       group_(group_id(options_.group)),
       last_heard_(now),
-      heartbeat_due_(now) {
+      heartbeat_due_(now),
+      heartbeat_interval_(options_.timing.heartbeat_interval()),
+      silence_limit_(options_.timing.heartbeat_limit) {
   PYCCL_ASSERT(options_.peer);
 }
 
@@ -28,7 +30,7 @@ void Member::coordinator_connected(Time now) {
   if (ended()) return;
   connected_ = true;
   last_heard_ = now;
-  heartbeat_due_ = now + options_.timing.heartbeat_interval();
+  heartbeat_due_ = now + heartbeat_interval_;
   if (options_.group.size() > name_bytes_max) {
     return end({Code::invalid_argument,
                 "the group's name is longer than " + std::to_string(name_bytes_max) + " bytes"});
@@ -163,14 +165,14 @@ void Member::expire_update() {
 void Member::tick(Time now) {
   if (ended()) return;
   if (now >= leave_deadline_) return finish_leave();
-  if (connected_ && now >= last_heard_ + options_.timing.heartbeat_limit) {
+  if (connected_ && now >= last_heard_ + silence_limit_) {
     PYCCL_MARK("silent coordinator dialled again");
     redial("the coordinator was silent");
     if (ended()) return;
   }
   if (connected_ && now >= heartbeat_due_) {
     send(Heartbeat{});
-    heartbeat_due_ = now + options_.timing.heartbeat_interval();
+    heartbeat_due_ = now + heartbeat_interval_;
   }
   if (update_ && now >= update_->deadline) expire_update();
   ring(now);
@@ -180,7 +182,7 @@ std::optional<Time> Member::next_deadline() const {
   if (ended()) return std::nullopt;
   Time next = leave_deadline_;
   if (connected_) {
-    next = std::min({next, heartbeat_due_, last_heard_ + options_.timing.heartbeat_limit});
+    next = std::min({next, heartbeat_due_, last_heard_ + silence_limit_});
   }
   if (update_) next = std::min(next, update_->deadline);
   if (!alarms_.empty()) next = std::min(next, alarms_.begin()->first);

@@ -269,6 +269,8 @@ class Member {
   bool connected_ = false;
   Time last_heard_;
   Time heartbeat_due_;
+  Duration heartbeat_interval_;
+  Duration silence_limit_;         // of the coordinator
   std::uint32_t incarnation_ = 0;  // the highest coordinator that was seen
 
   View view_;

@@ -244,7 +244,7 @@ void Member::want_end(OpKey key, Operation& operation, Status why) {
 // First the deadline; and if nobody has decided a good while after it, nobody will.
 Time Member::end_of(const Operation& operation) const {
   if (!operation.expired) return operation.deadline;
-  return operation.deadline + options_.timing.decision_limit;
+  return operation.deadline + options_.timing.decision_limit_with(silence_limit_);
 }
 
 void Member::ring(Time now) {

@@ -18,12 +18,18 @@ bool Member::same(Epoch left, Epoch right) const {
   return left == right;
 }
 
-void Member::handle(Time, const Welcome& welcome) {
+void Member::handle(Time now, const Welcome& welcome) {
   if (welcome.incarnation < incarnation_) {
     PYCCL_MARK("older coordinator refused");
     return redial("a coordinator older than the one that was known answered");
   }
   incarnation_ = welcome.incarnation;
+  if (PYCCL_MUTANT("own-heartbeat-limit")) return;
+  // Heartbeats have to satisfy the stricter side, silence to be borne as the more patient one does.
+  const Duration theirs = std::chrono::milliseconds(std::max(welcome.heartbeat_limit, 50u));
+  silence_limit_ = std::max(options_.timing.heartbeat_limit, theirs);
+  heartbeat_interval_ = std::min(options_.timing.heartbeat_interval(), theirs / 5);
+  heartbeat_due_ = std::min(heartbeat_due_, now + heartbeat_interval_);
 }
 
 void Member::handle(Time, const NotAdmitted& refused) {

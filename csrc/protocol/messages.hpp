@@ -154,6 +154,7 @@ struct Refuse {
 struct Welcome {
   RunId run;
   std::uint32_t incarnation = 0;
+  std::uint32_t heartbeat_limit = 0;  // the coordinator's, in milliseconds
   bool operator==(const Welcome&) const = default;
 };
 

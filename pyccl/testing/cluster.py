@@ -120,7 +120,7 @@ class LocalCluster:
     connect: further arguments of pyccl.connect() for every peer.
     coordinator: further arguments of `pyccl coordinator`.
     timeout: seconds, for every call that waits and names no other bound.
-    heartbeat_limit: seconds, for the coordinator and all peers.
+    heartbeat_limit: seconds, of the coordinator.
     """
 
     def __init__(
@@ -138,7 +138,6 @@ class LocalCluster:
         self._connect = {"timeout": timeout, **(connect or {})}
         options = list(coordinator)
         if heartbeat_limit is not None:
-            self._connect["heartbeat_limit"] = heartbeat_limit
             options += ["--heartbeat-limit", str(heartbeat_limit)]
         self._function = function
         self._arguments = arguments

@@ -52,7 +52,7 @@ std::vector<Content> said_to(Coordinator& coordinator, PeerId peer) {
 Member member_in(const View& view) {
   Member member({me, "default", Role::worker, {"127.0.0.1:1"}, {}}, now);
   member.coordinator_connected(now);
-  member.receive(now, Welcome{view.run, view.epoch.incarnation});
+  member.receive(now, Welcome{view.run, view.epoch.incarnation, 4000});
   member.receive(now, view);
   member.outbox.clear();
   return member;
@@ -209,7 +209,7 @@ TEST_CASE("an older coordinator is refused") {
   CHECK(take<RedialCoordinator>(member).size() == 1);
   member.coordinator_connected(now);
   member.outbox.clear();
-  member.receive(now, Welcome{{77}, 2});
+  member.receive(now, Welcome{{77}, 2, 4000});
   CHECK(take<RedialCoordinator>(member).size() == 1);
 }
 

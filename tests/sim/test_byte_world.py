@@ -29,9 +29,7 @@ def test_seeds(simulate: Simulate, seeds: int) -> None:
 
 
 def test_a_seed_is_a_run(simulate: Simulate) -> None:
-    first, second = (
-        simulate("--world", "byte", "--seeds", "0:30", "--verbose") for _ in range(2)
-    )
+    first, second = (simulate("--world", "byte", "--seeds", "0:30", "--verbose") for _ in range(2))
     assert first.stdout == second.stdout
     hashes = set(re.findall(r"hash (\w+)", first.stdout))
     assert len(hashes) == 30

@@ -20,6 +20,7 @@ MUTANTS = {
     "joiner-inside-operation",
     "live-pending",
     "lost-report-when-two-die",
+    "own-heartbeat-limit",
     "own-hint-only",
     "register-as-report",
     "sequence-shared-between-tags",

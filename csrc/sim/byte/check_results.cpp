@@ -12,12 +12,22 @@ namespace {
 
 using Calls = std::vector<const ByteCall*>;
 
+std::string to_string(const ByteCall& call) {
+  const CallShape& shape = call.shape();
+  std::string text = "call " + std::to_string(call.id()) + (shape.barrier ? ": barrier" : ":");
+  for (const CallShape::Part& part : shape.arrays) {
+    text +=
+        " " + std::string(kernels::name_of(part.dtype)) + "[" + std::to_string(part.count) + "]";
+  }
+  return text;
+}
+
 bool same_call(const CallShape& left, const CallShape& right) {
   const auto same_part = [](const CallShape::Part& a, const CallShape::Part& b) {
     return a.dtype == b.dtype && a.count == b.count;
   };
-  return left.barrier == right.barrier && left.op == right.op &&
-         std::ranges::equal(left.arrays, right.arrays, same_part);
+  if (left.barrier || right.barrier) return left.barrier == right.barrier;
+  return left.op == right.op && std::ranges::equal(left.arrays, right.arrays, same_part);
 }
 
 class CheckResults final : public ByteCheck {
@@ -69,7 +79,8 @@ class CheckResults final : public ByteCheck {
       }
       calls.push_back(call->second.get());
       if (!same_call(calls.front()->shape(), calls.back()->shape())) {
-        world_.fail("C8", what + " though the calls differ");
+        world_.fail("C8", what + " though the calls differ: " + to_string(*calls.front()) + ", " +
+                              to_string(*calls.back()));
         return {};
       }
     }

@@ -76,6 +76,7 @@ Status ByteCoordinator::write(const protocol::CoordinatorState& state) {
   if (dying_) return {Code::io, "no longer there"};
   if (wild && world_.crash_points.chance(world_.swarm.write_failure_percent, 100)) {
     world_.say("the coordinator can't write its state");
+    world_.doubt_for(1s + world_.timing.recovery_limit);  // it begins again soon, as if restarted
     return {Code::io, "the disk is full"};
   }
   const bool dies = wild && world_.crash_points.chance(world_.swarm.crash_point_percent, 100);

@@ -15,8 +15,9 @@ void CoordinatorNode::start() {
   if (life_) return;
   life_ = std::make_shared<Life>();
   const RunId fresh{world_.identities.next() | 1};
-  life_->machine.emplace(protocol::CoordinatorOptions{fresh, world_.timing}, file_,
-                         world_.clock.now());
+  protocol::Timing timing = world_.timing;
+  timing.heartbeat_limit = world_.swarm.heartbeat_limit;
+  life_->machine.emplace(protocol::CoordinatorOptions{fresh, timing}, file_, world_.clock.now());
   world_.network.listeners[0] = {true, true,
                                  [this](const Line& line, PeerId, PeerId) { return accept(line); }};
   world_.say("coordinator starts, incarnation ", file_ ? file_->incarnation + 1 : 1);

@@ -87,7 +87,7 @@ std::optional<OpKey> PeerNode::post(std::uint32_t tag, const Descriptor& descrip
 
 void PeerNode::cancel(OpKey op) {
   world_.say(name_, " cancels ", to_string(op));
-  member_.refuse(world_.clock.now(), op, {Code::cancelled, "given up by its caller"});
+  member_.refuse(world_.clock.now(), op, {Code::cancelled, "cancelled by its caller"});
   drain();
 }
 

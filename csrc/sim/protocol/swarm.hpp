@@ -50,6 +50,7 @@ struct Swarm {
   Duration think{0};  // of users, between steps
   Duration deadline{10'000'000'000};
   Duration faults_last{30'000'000'000};
+  Duration heartbeat_limit{4'000'000'000};  // the coordinator's; peers ask for the default
   FaultRates rates;
 };
 
