@@ -79,7 +79,11 @@ void PartMemory::pack(std::uint64_t small_bytes) {
 }
 
 void PartMemory::begin(bool uses_partial, bool snapshot) {
-  if (!PYCCL_MUTANT("no-restore-on-retry")) restore();
+  // Partial sums need the work buffer for themselves.
+  if (uses_partial || snapshot || !in_place_) restore();
+  for (const ByteRange& range : overwritten_) stale_.add(range);
+  overwritten_.clear();
+  if (PYCCL_MUTANT("no-restore-on-retry")) stale_.clear();
   keeps_overwritten_ = in_place_ && !snapshot;
   const bool needs_work = keeps_overwritten_ || (in_place_ && (snapshot || uses_partial));
   if (needs_work && work_.size() < bytes_) {
@@ -88,10 +92,7 @@ void PartMemory::begin(bool uses_partial, bool snapshot) {
   }
   snapshot_ = false;
   if (snapshot && in_place_) {
-    for_each_run({0, bytes_},
-                 [](const std::byte* input, std::byte* copy, std::byte* output, std::size_t size) {
-                   if (copy != output) std::memcpy(copy, input, size);
-                 });
+    keep({0, bytes_});
     snapshot_ = true;
     overwritten_ = {{0, bytes_}};
   }
@@ -99,6 +100,14 @@ void PartMemory::begin(bool uses_partial, bool snapshot) {
 
 void PartMemory::before_result(ByteRange range) {
   if (!keeps_overwritten_) return;
+  settle(range);
+  if (stale_.covers(range)) return;
+  keep(range);
+  overwritten_.push_back(range);
+}
+
+// Copies what the arrays hold in place to the work buffer.
+void PartMemory::keep(ByteRange range) {
   // Backups of large operations are read only if something fails, so they should not cost cache.
   const bool large = bytes_ > cached_bytes_max;
   for_each_run(range,
@@ -110,16 +119,27 @@ void PartMemory::before_result(ByteRange range) {
                    std::memcpy(work, input, size);
                  }
                });
-  overwritten_.push_back(range);
+}
+
+// Attempts divide the arrays differently. A range that is partly stale would have its input in
+// pieces of both places; with the rest of it in the work buffer it has not.
+void PartMemory::settle(ByteRange range) {
+  if (stale_.covers(range) || !stale_.meets(range)) return;
+  PYCCL_MARK("a segment that an earlier attempt has overwritten in part");
+  stale_.for_each_gap(range, [this](ByteRange gap) { keep(gap); });
+  stale_.add(range);
 }
 
 void PartMemory::restore() {
-  for (const ByteRange& range : overwritten_) {
+  for (const ByteRange& range : overwritten_) stale_.add(range);
+  overwritten_.clear();
+  snapshot_ = false;
+  stale_.for_each([this](ByteRange range) {
     for_each_run(range, [](const std::byte*, std::byte* work, std::byte* output, std::size_t size) {
       if (work != output) std::memcpy(output, work, size);
     });
-  }
-  overwritten_.clear();
+  });
+  stale_.clear();
 }
 
 void PartMemory::publish() {
@@ -127,6 +147,7 @@ void PartMemory::publish() {
     std::memcpy(array.output, packed_.data() + packed_bytes_ + array.begin, array.size);
   }
   overwritten_.clear();
+  stale_.clear();
 }
 
 void PartMemory::release() {
@@ -141,7 +162,8 @@ std::size_t PartMemory::first_run(std::uint64_t offset) const {
   return after == runs_.begin() ? 0 : static_cast<std::size_t>(after - runs_.begin()) - 1;
 }
 
-void PartMemory::input_pieces(ByteRange range, transport::Pieces& pieces) const {
+void PartMemory::input_pieces(ByteRange range, transport::Pieces& pieces) {
+  settle(range);
   for_each_run(range, [&](const std::byte* input, std::byte*, std::byte*, std::size_t size) {
     pieces.push({input, size});
   });

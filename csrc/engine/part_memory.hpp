@@ -4,7 +4,9 @@
 // Contract C4 asks that inputs survive a failure, and a retry needs them. So:
 //   out of place  the output is scratch until the end; the input is never written.
 //   in place      a work buffer holds partial sums first and then, range by range, what a final
-//                 value has overwritten; the array itself sees final values only.
+//                 value has overwritten; the array itself sees final values only. The next attempt
+//                 reads what an earlier one has overwritten from there, so a retry copies nothing
+//                 back.
 //   packed        neighbours too small for pieces of a segment: the operation runs on two packed
 //                 copies, out of place, and the arrays are written only when it has been committed.
 #pragma once
@@ -14,18 +16,12 @@
 
 #include "base/bytes.hpp"
 #include "base/memory.hpp"
+#include "engine/byte_ranges.hpp"
 #include "engine/request.hpp"
 #include "kernels/kernels.hpp"
 #include "transport/connection.hpp"
 
 namespace pyccl::engine {
-
-// Bytes [begin, end) of a part.
-struct ByteRange {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::uint64_t size() const { return end - begin; }
-};
 
 class PartMemory {
  public:
@@ -40,7 +36,7 @@ class PartMemory {
   // Begins an attempt: the input is what the caller gave. `snapshot`: sends read a copy, because
   // the plan may overwrite the input while it is still being sent.
   void begin(bool uses_partial, bool snapshot);
-  // Puts back what was overwritten. Idempotent.
+  // Puts back all that was overwritten. Idempotent.
   void restore();
   // The result is final: packed arrays are written.
   void publish();
@@ -55,13 +51,15 @@ class PartMemory {
   void before_result(ByteRange range);
 
   // Where a range lies; several runs if the part is a list of arrays, pieces_max at most.
-  void input_pieces(ByteRange range, transport::Pieces& pieces) const;
+  void input_pieces(ByteRange range, transport::Pieces& pieces);
   void partial_pieces(ByteRange range, transport::Pieces& pieces) const;
   void result_pieces(ByteRange range, transport::MutablePieces& pieces) const;
 
-  // Calls visit(input, partial, result, bytes) for each contiguous run of `range`.
+  // Calls visit(input, partial, result, bytes) for each contiguous run of `range`, for whose result
+  // before_result() was called if it is to be written.
   template <class Visit>
   void for_each_run(ByteRange range, Visit visit) const {
+    const bool kept = snapshot_ || stale_.covers(range);
     for (std::size_t i = first_run(range.begin); i < runs_.size(); ++i) {
       const Run& run = runs_[i];
       if (run.begin >= range.end) break;
@@ -70,7 +68,7 @@ class PartMemory {
       if (from == upto) continue;
       std::byte* output = run.output + (from - run.begin);
       std::byte* partial = run.in_place() ? work_.data() + from : output;
-      const bool copied = snapshot_ && run.in_place();
+      const bool copied = kept && run.in_place();
       const std::byte* input = copied ? partial : run.input + (from - run.begin);
       visit(input, partial, output, static_cast<std::size_t>(upto - from));
     }
@@ -88,6 +86,8 @@ class PartMemory {
   std::size_t first_run(std::uint64_t offset) const;
   bool too_scattered(std::uint32_t segment_bytes) const;
   void pack(std::uint64_t small_bytes);
+  void keep(ByteRange range);
+  void settle(ByteRange range);
 
   kernels::DataType dtype_;
   MemoryPool* pool_;
@@ -100,7 +100,8 @@ class PartMemory {
   LargeBuffer packed_;  // inputs, then results
   std::uint64_t packed_bytes_ = 0;
   LargeBuffer work_;
-  std::vector<ByteRange> overwritten_;
+  std::vector<ByteRange> overwritten_;  // in this attempt; kept in work_
+  ByteRanges stale_;                    // in earlier ones, or as good as that; kept in work_
 };
 
 }  // namespace pyccl::engine

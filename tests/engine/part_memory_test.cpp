@@ -43,10 +43,10 @@ struct List {
   PartMemory memory{kernels::DataType::i32, pool};
 };
 
-// Adds 1000 to every element, segment by segment, as results arrive.
-void overwrite(List& list) {
-  for (std::uint64_t begin = 0; begin < list.memory.bytes(); begin += segment_bytes) {
-    const ByteRange range{begin, std::min(begin + segment_bytes, list.memory.bytes())};
+// Adds 1000 to every element of [first, upto), segment by segment, as results arrive.
+void overwrite(List& list, std::uint64_t first, std::uint64_t upto) {
+  for (std::uint64_t begin = first; begin < upto; begin += segment_bytes) {
+    const ByteRange range{begin, std::min(begin + segment_bytes, upto)};
     std::vector<std::int32_t> values;
     transport::Pieces input;
     list.memory.input_pieces(range, input);
@@ -87,12 +87,25 @@ TEST_CASE("a list of arrays: results go in, a failure leaves what was there") {
     CAPTURE(in_place);
     List list(like_a_model(), in_place);
     const std::vector<std::int32_t> before = list.read(true);
+    const std::uint64_t all = list.memory.bytes();
+    const std::uint64_t third = all / 12 * 4;
     list.memory.begin(false, false);
-    overwrite(list);
+    overwrite(list, 0, all);
+    list.memory.restore();
+    CHECK(list.read(true) == before);
+    // Attempts that end early and cut the list in other places.
+    list.memory.begin(false, false);
+    overwrite(list, 4 * 101, third);
+    list.memory.begin(false, false);
+    overwrite(list, all / 32 * 16, all);
     list.memory.restore();
     CHECK(list.read(true) == before);
     list.memory.begin(false, false);
-    overwrite(list);
+    overwrite(list, 4 * 7, third);
+    list.memory.begin(false, false);
+    overwrite(list, 4 * 99, all / 32 * 16);
+    list.memory.begin(false, false);
+    overwrite(list, 0, all);
     list.memory.publish();
     std::vector<std::int32_t> wanted = before;
     for (auto& each : wanted) each += 1000;
