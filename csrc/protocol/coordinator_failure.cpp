@@ -52,8 +52,8 @@ void Coordinator::probed(Time now, PeerId peer, ProbeResult result) {
   contact->second.probing = false;
   contact->second.detector.probed(result);
   // A process that the system is taking down may be listening still, a moment after its connections
-  // broke; to wait out the grace because of that would cost the others seconds.
-  if (result == ProbeResult::reachable && !contact->second.detector.is_connected()) {
+  // broke, or reset the probe. To wait out the grace because of that would cost the others seconds.
+  if (result != ProbeResult::refused && !contact->second.detector.is_connected()) {
     contact->second.probe_due = now + probe_pause;
   }
   judge(now);

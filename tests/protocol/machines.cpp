@@ -275,7 +275,8 @@ TEST_CASE("who can't join is told why and hung up on") {
   CHECK(refused(other, Hello{version, {}, info(other)}).find("too many") != std::string::npos);
 }
 
-TEST_CASE("each decision has its sentence") {
+// A coordinator with the members me and other.
+Coordinator coordinator_of_two() {
   Coordinator coordinator({{77}, {}}, std::nullopt, now);
   coordinator.receive(now, me, Hello{version, {}, info(me)});
   coordinator.receive(now, other, Hello{version, {}, info(other)});
@@ -285,10 +286,29 @@ TEST_CASE("each decision has its sentence") {
   coordinator.receive(now, me, Prepared{candidate, {}});
   coordinator.receive(now, other, Prepared{candidate, {}});
   REQUIRE(coordinator.view().members.size() == 2);
+  return coordinator;
+}
+
+TEST_CASE("each decision has its sentence") {
+  Coordinator coordinator = coordinator_of_two();
   CHECK(coordinator.view().reason == "all members called update(); joined: 1");
   coordinator.disconnected(now, other);
   CHECK(take<Probe>(coordinator).size() == 1);
   coordinator.probed(now, other, ProbeResult::refused);
   coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
   CHECK(coordinator.view().reason == "peer 0000000000000002 (rank 1) died: connection refused");
+}
+
+// A process that ends takes connections that it never accepted down with it.
+TEST_CASE("who may be going down is asked again, whatever became of the probe") {
+  for (const ProbeResult first : {ProbeResult::reachable, ProbeResult::unreachable}) {
+    Coordinator coordinator = coordinator_of_two();
+    coordinator.disconnected(now, other);
+    CHECK(take<Probe>(coordinator).size() == 1);
+    coordinator.outbox.clear();
+    coordinator.probed(now, other, first);
+    CHECK(take<Probe>(coordinator).empty());
+    coordinator.tick(now + 100ms);
+    CHECK(take<Probe>(coordinator).size() == 1);
+  }
 }
