@@ -117,8 +117,8 @@ def agree(steps: list[Step]) -> None:
         raise SystemExit(f"WRONG: {steps}")
 
 
-def measure(peers: int, count: int, dice: random.Random) -> Sample:
-    """One kill."""
+def measure(peers: int, count: int, dice: random.Random) -> Sample | None:
+    """One kill; None if it came when the operation was over."""
     with LocalCluster(peers, reduce_loop, (count,), timeout=120.0) as cluster:
         everybody = range(peers)
         usual = []
@@ -143,6 +143,8 @@ def measure(peers: int, count: int, dice: random.Random) -> Sample:
             later.append(max(step.ended for step in steps) - max(step.began for step in steps))
         cluster.peers[survivors[0]].send("end")
         cluster.results()
+    if attempts == 1:
+        return None
     return Sample(recovery, statistics.median(later), attempts)
 
 
@@ -150,7 +152,7 @@ def main() -> None:
     """Parses the command line, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--size", default="256M", help="bytes of float32 (256M)")
-    parser.add_argument("--peers", type=int, default=4)
+    parser.add_argument("--peers", type=int, default=4, choices=range(2, 14), metavar="N")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of who is killed, and when")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
@@ -158,12 +160,14 @@ def main() -> None:
     size = int(options.size.rstrip("KMG")) * UNITS.get(options.size[-1], 1)
     dice = random.Random(options.seed)
     console = Console()
-    samples = []
-    for number in range(options.repeats):
-        samples.append(measure(options.peers, size // 4, dice))
-        last = samples[-1]
+    samples: list[Sample] = []
+    while len(samples) < options.repeats:
+        last = measure(options.peers, size // 4, dice)
+        if last is None:
+            continue
+        samples.append(last)
         console.print(
-            f"{number + 1:3}: recovery {last.recovery * 1e3:7.1f} ms, "
+            f"{len(samples):3}: recovery {last.recovery * 1e3:7.1f} ms, "
             f"undisturbed {last.undisturbed * 1e3:7.1f} ms, attempts {last.attempts}"
         )
     table = Table("", "ms: median (min-max)", title=f"{options.peers} peers, {options.size}B")

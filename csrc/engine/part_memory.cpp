@@ -18,9 +18,9 @@ constexpr std::uint64_t cached_bytes_max = 4 << 20;
 void PartMemory::add(const Array& array) {
   const std::uint64_t size = array.count * kernels::size_of(dtype_);
   if (size == 0) return;
-  runs_.push_back({bytes_, size, array.input, array.output});
+  runs_.push_back({bytes_, size, array.input, array.output, false, no_work});
   bytes_ += size;
-  in_place_ = in_place_ || runs_.back().in_place();
+  in_place_ = in_place_ || runs_.back().overwrites();
 }
 
 bool PartMemory::too_scattered(std::uint32_t segment_bytes) const {
@@ -49,53 +49,63 @@ void PartMemory::pack(std::uint64_t small_bytes) {
   for (const Run& run : runs_) {
     const bool small = run.size < small_bytes;
     if (small) {
-      arrays_.push_back({packed, run.size, run.input, run.output});
+      arrays_.push_back({packed, run.size, run.input, run.output, false, no_work});
       packed += run.size;
     }
     if (small && extends) {
       runs.back().size += run.size;
     } else {
       runs.push_back(run);
-      if (small) runs.back().input = nullptr;
+      runs.back().packed = small;
     }
     extends = small;
   }
-  packed_ = pool_->take(2 * packed);
-  packed_bytes_ = packed;
-  for (const Run& array : arrays_) {
-    std::memcpy(packed_.data() + array.begin, array.input, array.size);
-  }
+  packed_ = pool_->take(packed);
   std::uint64_t at = 0;
   in_place_ = false;
   for (Run& run : runs) {
-    if (run.input == nullptr) {
-      run.input = packed_.data() + at;
-      run.output = packed_.data() + packed + at;
+    if (run.packed) {
+      run.input = run.output = packed_.data() + at;
       at += run.size;
     }
-    in_place_ = in_place_ || run.in_place();
+    in_place_ = in_place_ || run.overwrites();
   }
   runs_ = std::move(runs);
 }
 
 void PartMemory::begin(bool uses_partial, bool snapshot) {
-  // Partial sums need the work buffer for themselves.
-  if (uses_partial || snapshot || !in_place_) restore();
+  // Partial sums and snapshots need the work buffer for themselves.
+  const bool work_for_all = uses_partial || snapshot;
+  if (work_for_all || work_for_all_) restore();
+  work_for_all_ = work_for_all;
   for (const ByteRange& range : overwritten_) stale_.add(range);
   overwritten_.clear();
   if (PYCCL_MUTANT("no-restore-on-retry")) stale_.clear();
-  keeps_overwritten_ = in_place_ && !snapshot;
-  const bool needs_work = keeps_overwritten_ || (in_place_ && (snapshot || uses_partial));
-  if (needs_work && work_.size() < bytes_) {
-    pool_->give_back(std::move(work_));
-    work_ = pool_->take(bytes_);
+  // The caller's arrays are the backup of what is packed.
+  for (const Run& array : arrays_) {
+    std::memcpy(packed_.data() + array.begin, array.input, array.size);
   }
+  divide_work(work_for_all);
+  keeps_overwritten_ = in_place_ && !snapshot;
   snapshot_ = false;
-  if (snapshot && in_place_) {
+  if (snapshot) {
     keep({0, bytes_});
     snapshot_ = true;
     overwritten_ = {{0, bytes_}};
   }
+}
+
+void PartMemory::divide_work(bool packed_too) {
+  std::uint64_t size = 0;
+  for (Run& run : runs_) {
+    run.work = no_work;
+    if (!run.overwrites() && !(run.packed && packed_too)) continue;
+    run.work = size;
+    size += run.size;
+  }
+  if (work_.size() >= size) return;
+  pool_->give_back(std::move(work_));
+  work_ = pool_->take(size);
 }
 
 void PartMemory::before_result(ByteRange range) {
@@ -112,7 +122,7 @@ void PartMemory::keep(ByteRange range) {
   const bool large = bytes_ > cached_bytes_max;
   for_each_run(range,
                [&](const std::byte* input, std::byte* work, std::byte* output, std::size_t size) {
-                 if (work == output) return;  // out of place
+                 if (work == output) return;  // nothing to keep
                  if (large) {
                    kernels::copy_streaming(work, input, size);
                  } else {
@@ -144,7 +154,7 @@ void PartMemory::restore() {
 
 void PartMemory::publish() {
   for (const Run& array : arrays_) {
-    std::memcpy(array.output, packed_.data() + packed_bytes_ + array.begin, array.size);
+    std::memcpy(array.output, packed_.data() + array.begin, array.size);
   }
   overwritten_.clear();
   stale_.clear();

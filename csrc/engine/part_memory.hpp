@@ -7,8 +7,8 @@
 //                 value has overwritten; the array itself sees final values only. The next attempt
 //                 reads what an earlier one has overwritten from there, so a retry copies nothing
 //                 back.
-//   packed        neighbours too small for pieces of a segment: the operation runs on two packed
-//                 copies, out of place, and the arrays are written only when it has been committed.
+//   packed        neighbours too small for pieces of a segment: the operation runs in place on a
+//                 packed copy, and the arrays are written only when it has been committed.
 #pragma once
 
 #include <cstdint>
@@ -67,25 +67,30 @@ class PartMemory {
       const std::uint64_t upto = std::min(range.end, run.begin + run.size);
       if (from == upto) continue;
       std::byte* output = run.output + (from - run.begin);
-      std::byte* partial = run.in_place() ? work_.data() + from : output;
-      const bool copied = kept && run.in_place();
+      const bool has_work = run.work != no_work;
+      std::byte* partial = has_work ? work_.data() + run.work + (from - run.begin) : output;
+      const bool copied = kept && has_work;
       const std::byte* input = copied ? partial : run.input + (from - run.begin);
       visit(input, partial, output, static_cast<std::size_t>(upto - from));
     }
   }
 
  private:
+  static constexpr std::uint64_t no_work = ~std::uint64_t{0};
   struct Run {
     std::uint64_t begin = 0;
     std::uint64_t size = 0;
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
-    bool in_place() const { return input == output; }
+    bool packed = false;
+    std::uint64_t work = no_work;  // where its place in the work buffer begins, in this attempt
+    bool overwrites() const { return input == output && !packed; }
   };
 
   std::size_t first_run(std::uint64_t offset) const;
   bool too_scattered(std::uint32_t segment_bytes) const;
   void pack(std::uint64_t small_bytes);
+  void divide_work(bool packed_too);
   void keep(ByteRange range);
   void settle(ByteRange range);
 
@@ -93,12 +98,12 @@ class PartMemory {
   MemoryPool* pool_;
   std::uint64_t bytes_ = 0;
   std::vector<Run> runs_;    // what the plan works on
-  std::vector<Run> arrays_;  // the caller's that are packed; begin: within either packed copy
-  bool in_place_ = false;
+  std::vector<Run> arrays_;  // the caller's that are packed; begin: within the packed copy
+  bool in_place_ = false;    // some array is overwritten by results
+  bool work_for_all_ = false;
   bool keeps_overwritten_ = false;
   bool snapshot_ = false;
-  LargeBuffer packed_;  // inputs, then results
-  std::uint64_t packed_bytes_ = 0;
+  LargeBuffer packed_;
   LargeBuffer work_;
   std::vector<ByteRange> overwritten_;  // in this attempt; kept in work_
   ByteRanges stale_;                    // in earlier ones, or as good as that; kept in work_

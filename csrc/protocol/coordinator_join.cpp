@@ -1,6 +1,7 @@
 // Coordinator: who comes. Joiners wait and disturb nobody; members that come back are told what
 // they missed.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/mark.hpp"
@@ -53,7 +54,9 @@ Status Coordinator::may_join(PeerId from, const Hello& hello) const {
 Welcome Coordinator::welcome() const {
   const auto limit =
       std::chrono::duration_cast<std::chrono::milliseconds>(options_.timing.heartbeat_limit);
-  return {state_.run, state_.incarnation, static_cast<std::uint32_t>(limit.count())};
+  constexpr std::int64_t most = std::numeric_limits<std::uint32_t>::max();
+  return {state_.run, state_.incarnation,
+          static_cast<std::uint32_t>(std::min<std::int64_t>(limit.count(), most))};
 }
 
 void Coordinator::handle(Time now, PeerId from, const Hello& hello) {

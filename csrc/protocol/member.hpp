@@ -194,6 +194,7 @@ class Member {
     Descriptor descriptor;
     double weight = 1.0;
     Time deadline = never;
+    Time alarm = never;  // as it stands in alarms_
     std::uint32_t attempt = 0;
     std::uint64_t ordinal = 0;  // in the order of posting
     std::map<PeerId, Arrival> arrivals;
@@ -256,7 +257,6 @@ class Member {
   void want_end(OpKey key, Operation& operation, Status why);
   void ring(Time now);
   void expire(OpKey key, Operation& operation);
-  Time end_of(const Operation& operation) const;
   std::string lateness(const Operation& operation) const;
   std::uint32_t& next_sequence(std::uint32_t tag);
   std::uint32_t posted_below(std::uint32_t tag) const;

@@ -60,7 +60,7 @@ Result<OpKey> Member::post(Time now, std::uint32_t tag, const Descriptor& descri
   operation.posted = true;
   operation.descriptor = descriptor;
   operation.weight = weight;
-  operation.deadline = deadline;
+  operation.deadline = operation.alarm = deadline;
   operation.ordinal = posts_++;
   if (deadline != never) alarms_.emplace(deadline, key);
   ++open_count_;
@@ -218,7 +218,7 @@ void Member::close(OpKey key) {
       if (count->second > 0) --count->second;
     }
   }
-  alarms_.erase({end_of(found->second), key});
+  alarms_.erase({found->second.alarm, key});
   cancelled_.erase(key);
   operations_.erase(found);
   --open_count_;
@@ -242,11 +242,6 @@ void Member::want_end(OpKey key, Operation& operation, Status why) {
 }
 
 // First the deadline; and if nobody has decided a good while after it, nobody will.
-Time Member::end_of(const Operation& operation) const {
-  if (!operation.expired) return operation.deadline;
-  return operation.deadline + options_.timing.decision_limit_with(silence_limit_);
-}
-
 void Member::ring(Time now) {
   while (!alarms_.empty() && alarms_.begin()->first <= now) {
     const OpKey key = alarms_.begin()->second;
@@ -254,7 +249,8 @@ void Member::ring(Time now) {
     Operation& operation = operations_.at(key);
     if (!operation.expired) {
       expire(key, operation);
-      alarms_.emplace(end_of(operation), key);
+      operation.alarm = operation.deadline + options_.timing.decision_limit_with(silence_limit_);
+      alarms_.emplace(operation.alarm, key);
       continue;
     }
     PYCCL_MARK("outcome unknown");

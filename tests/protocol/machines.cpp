@@ -163,6 +163,20 @@ TEST_CASE("frozen, a member says nothing new; the next view starts its operation
   CHECK(started[1].attempt == 1);
 }
 
+TEST_CASE("a coordinator with another heartbeat limit leaves no alarm behind") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  const OpKey key = member.post(now, 0, floats(8), 1.0, now + 1s).value();
+  member.tick(now + 2s);
+  member.receive(now + 2s, Welcome{{77}, 1, 25'000});
+  View view = view_of({me}, {1, 2}, {1, 1});
+  view.decisions.push_back({key, Outcome::failed, false, Status(Code::timeout, "late")});
+  member.receive(now + 2s, view);
+  REQUIRE(take<OperationFailed>(member).size() == 1);
+  member.receive(now + 11s, Heartbeat{});
+  member.tick(now + 12s);
+  CHECK(!member.ended());
+}
+
 TEST_CASE("a mismatch names both ranks, the lower first") {
   Member member = member_in(view_of({other, me}, {1, 1}));
   const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();

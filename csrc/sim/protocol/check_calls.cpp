@@ -78,7 +78,7 @@ class CheckCalls final : public Check {
       return std::max(deadline, peer.paused_until) + more + slack < world_.clock.now();
     };
     for (const auto& [op, deadline] : calls.operations) {
-      if (late(deadline, world_.timing.decision_limit_with(world_.swarm.heartbeat_limit))) {
+      if (late(deadline, world_.timing.decision_limit_with(world_.swarm.heartbeat_limit_most()))) {
         world_.fail("C3", peer.name() + " still waits: " + peer.member().describe(op));
       }
     }

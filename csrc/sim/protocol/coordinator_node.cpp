@@ -16,7 +16,7 @@ void CoordinatorNode::start() {
   life_ = std::make_shared<Life>();
   const RunId fresh{world_.identities.next() | 1};
   protocol::Timing timing = world_.timing;
-  timing.heartbeat_limit = world_.swarm.heartbeat_limit;
+  timing.heartbeat_limit = world_.swarm.heartbeat_limits[file_ ? file_->incarnation % 2 : 0];
   life_->machine.emplace(protocol::CoordinatorOptions{fresh, timing}, file_, world_.clock.now());
   world_.network.listeners[0] = {true, true,
                                  [this](const Line& line, PeerId, PeerId) { return accept(line); }};

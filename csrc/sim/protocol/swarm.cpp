@@ -48,7 +48,7 @@ Swarm draw_swarm(Prng& prng) {
   swarm.deadline = milliseconds(prng.between(4'000, 15'000));
   swarm.faults_last = milliseconds(prng.between(5'000, 40'000));
   const std::uint64_t limits[] = {2'000, 4'000, 25'000};
-  swarm.heartbeat_limit = milliseconds(limits[prng.below(3)]);
+  for (Duration& limit : swarm.heartbeat_limits) limit = milliseconds(limits[prng.below(3)]);
   FaultRates& rates = swarm.rates;
   rates.peer_crash = rate(prng, 2'000, 20'000);
   rates.machine_loss = rate(prng, 5'000, 30'000);

@@ -2,6 +2,7 @@
 // goes wrong all the time never gets far enough for the deep flaws.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/prng.hpp"
@@ -50,7 +51,11 @@ struct Swarm {
   Duration think{0};  // of users, between steps
   Duration deadline{10'000'000'000};
   Duration faults_last{30'000'000'000};
-  Duration heartbeat_limit{4'000'000'000};  // the coordinator's; peers ask for the default
+  // The coordinator's, in its odd and in its even lives; peers ask for the default.
+  Duration heartbeat_limits[2] = {std::chrono::seconds(4), std::chrono::seconds(4)};
+  Duration heartbeat_limit_most() const {
+    return std::max(heartbeat_limits[0], heartbeat_limits[1]);
+  }
   FaultRates rates;
 };
 
