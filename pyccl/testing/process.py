@@ -192,11 +192,13 @@ class PeerProcess:
         parts = []
         if (status := self._process.poll()) is not None:
             parts.append(f"; exit status {status}")
-        size = os.fstat(self._stderr.fileno()).st_size
-        # Not by the file's own position, which the child shares and writes at.
-        tail = os.pread(
-            self._stderr.fileno(), _STDERR_TAIL_BYTES, max(0, size - _STDERR_TAIL_BYTES)
-        )
+        try:
+            size = os.fstat(self._stderr.fileno()).st_size
+            # Not by the file's own position, which the child shares and writes at.
+            begin = max(0, size - _STDERR_TAIL_BYTES)
+            tail = os.pread(self._stderr.fileno(), _STDERR_TAIL_BYTES, begin)
+        except (OSError, ValueError):  # another thread has just closed it
+            return self._last_words or ""
         if tail:
             parts.append("; it wrote:\n" + tail.decode(errors="replace"))
         return "".join(parts)
