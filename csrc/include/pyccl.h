@@ -284,8 +284,8 @@ typedef struct pyccl_operation_info {
  * themselves, and `info` says how many contributed, or it fails, as on_loss has it.
  *
  * An operation ends alike at all members. So when the timeout has passed and this member might
- * already have been counted on, the coordinator decides, which takes up to 10 s more, or 6 s more
- * than its heartbeat limit if that is longer.
+ * already have been counted on, the coordinator decides, which takes up to 10 s more, or two and
+ * a half times its heartbeat limit if that is longer.
  *
  * After a failure the inputs hold what they held before, in place too; a separate output is
  * undefined. `options` may be NULL for the defaults, `info` may be NULL.

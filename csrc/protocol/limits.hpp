@@ -46,11 +46,11 @@ struct Timing {
   Duration prepare_limit = 5s;  // to reach the joiners of a view
   Duration link_limit = 10s;    // two living members without any connection
   // After a deadline, for the coordinator's decision; then the outcome is unknown. No less than it
-  // needs to notice a death and make a view.
+  // needs to notice two deaths, one after the other.
   Duration decision_limit = 10s;
   Duration heartbeat_interval() const { return heartbeat_limit / 5; }
   Duration decision_limit_with(Duration heartbeats) const {
-    return std::max(decision_limit, heartbeats + prepare_limit + 1s);
+    return std::max(decision_limit, heartbeats * 5 / 2);
   }
 };
 

@@ -247,9 +247,10 @@ void Member::ring(Time now) {
     const OpKey key = alarms_.begin()->second;
     alarms_.erase(alarms_.begin());
     Operation& operation = operations_.at(key);
-    if (!operation.expired) {
-      expire(key, operation);
-      operation.alarm = operation.deadline + options_.timing.decision_limit_with(silence_limit_);
+    if (!operation.expired) expire(key, operation);
+    // Armed again if a coordinator with a longer heartbeat limit has come meanwhile.
+    operation.alarm = operation.deadline + options_.timing.decision_limit_with(silence_limit_);
+    if (operation.alarm > now) {
       alarms_.emplace(operation.alarm, key);
       continue;
     }
