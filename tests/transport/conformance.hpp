@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -26,6 +27,8 @@ class Harness {
   virtual Time now() const = 0;
   virtual void step(Time deadline) = 0;  // one turn of the loop; false ends of waiting are fine
   virtual bool same_host() const { return true; }
+  // So many bytes that it can't take them in a few turns.
+  virtual std::uint32_t large() const { return 1 << 20; }
 };
 
 using MakeHarness = std::function<std::unique_ptr<Harness>()>;
@@ -75,6 +78,7 @@ class StreamEnd final : public StreamObserver {
  private:
   Bytes to_send_;
   std::size_t sent_ = 0;
+  Bytes first_, second_;
 };
 
 // Accepts whatever comes.

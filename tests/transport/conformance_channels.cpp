@@ -104,7 +104,7 @@ void redirecting(Harness& harness) {
   lane.right.when_segment = [&](const SegmentHeader& header, ReadToken token) {
     reading[token] = header.op.key.seq;
   };
-  for (std::uint32_t seq = 1; seq <= count; ++seq) lane.left.send_segment(seq, 1 << 20, 3);
+  for (std::uint32_t seq = 1; seq <= count; ++seq) lane.left.send_segment(seq, harness.large(), 3);
   const auto all = [&] {
     for (const auto& [token, seq] : reading) {
       if (seq % 2 == 0 || lane.right.segments.contains(seq)) continue;
@@ -160,7 +160,7 @@ void waiting_for_a_connection(Harness& harness) {
 
 void closing(Harness& harness) {
   Lane lane(harness, 2);
-  for (std::uint32_t seq = 1; seq <= 8; ++seq) lane.left.send_segment(seq, 1 << 20);
+  for (std::uint32_t seq = 1; seq <= 8; ++seq) lane.left.send_segment(seq, harness.large());
   REQUIRE(lane.until([&] { return !lane.right.segments.empty(); }));
   const std::size_t texts = lane.left.texts.size();
   lane.left.channel->close({Code::closed, "done"});

@@ -16,7 +16,7 @@ namespace {
 // All arrives at least once, however often connections break.
 void breaking_connections(Harness& harness, std::size_t connections) {
   ChannelOptions options;
-  options.segment_bytes = 65536;
+  options.segment_bytes = harness.large() / 16;
   Lane lane(harness, connections, options);
   Prng prng(connections);
   constexpr std::uint32_t segments = 400;
@@ -27,7 +27,7 @@ void breaking_connections(Harness& harness, std::size_t connections) {
   const auto finished = [&] {
     for (int i = 0; i < 2; ++i) {
       while (peers[i]->channel->has_room() && sent[i] < segments) {
-        const auto size = static_cast<std::uint32_t>(prng.below(120'000));
+        const auto size = static_cast<std::uint32_t>(prng.below(harness.large() / 8));
         peers[i]->send_segment(++sent[i], size, 1 + prng.below(4));
         if (sent[i] % 10 == 0) peers[i]->send_text(std::to_string(sent[i]));
       }
@@ -52,12 +52,12 @@ void breaking_connections(Harness& harness, std::size_t connections) {
 // connection breaks. Poison that arrived would be seen by the check of the bytes.
 void forgetting(Harness& harness, bool broken) {
   ChannelOptions options;
-  options.segment_bytes = 1 << 20;
+  options.segment_bytes = harness.large();
   Lane lane(harness, 2, options);
   Prng prng(7);
   for (std::uint32_t round = 0; round < 12; ++round) {
     const std::uint32_t first = 1 + round * 10;
-    for (std::uint32_t i = 0; i < 4; ++i) lane.left.send_segment(first + i, 1 << 20, 1 + i);
+    for (std::uint32_t i = 0; i < 4; ++i) lane.left.send_segment(first + i, harness.large(), 1 + i);
     lane.left.channel->flush();  // some are now half on the wire
     for (std::uint64_t turns = prng.below(4); turns > 0; --turns) lane.turn();
     if (broken) lane.network.break_one(prng.next());

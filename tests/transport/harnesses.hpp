@@ -1,6 +1,8 @@
 // The networks of csrc/transport under the conformance suite.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,14 +31,17 @@ class TcpHarness final : public Harness {
 // Its clock moves by a microsecond a turn, and to the deadline when nothing is left to do.
 class InprocHarness final : public Harness {
  public:
-  explicit InprocHarness(std::size_t pipe_bytes) : network_(pipe_bytes) {}
+  explicit InprocHarness(std::uint32_t pipe_bytes)
+      : network_(pipe_bytes), large_(pipe_bytes * 1000) {}
   Network& network() override { return network_; }
   std::string host() const override { return "inproc:0"; }
   Time now() const override { return now_; }
   void step(Time deadline) override { now_ = network_.pump() ? now_ + 1us : deadline; }
+  std::uint32_t large() const override { return std::min(large_, Harness::large()); }
 
  private:
   inproc::InprocNetwork network_;
+  std::uint32_t large_;
   Time now_;
 };
 

@@ -2,6 +2,7 @@
 // on sockets.
 #include <doctest/doctest.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,6 +37,7 @@ class SimulatedHarness final : public Harness, private Network {
     clock_.step();
   }
   bool same_host() const override { return false; }
+  std::uint32_t large() const override { return 1 << 18; }
 
  private:
   std::unique_ptr<Stream> dial(const std::string& address, StreamObserver* observer) override {
