@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import re
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,3 +96,24 @@ def fail(comm: pyccl.Communicator, index: int, text: str) -> None:
 def echo(comm: pyccl.Communicator, index: int) -> Any:
     report(("rank", comm.rank))
     return next_order(30)
+
+
+def peak_memory() -> int:
+    """The most that this process has ever held, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) << 10
+
+
+def peak_growth(
+    comm: pyccl.Communicator, index: int, size: int, dtype: str, arrays: int, in_place: bool
+) -> int:
+    """What all-reduces of `size` bytes need at their height besides the arrays, in bytes."""
+    count = size // np.dtype(dtype).itemsize // arrays
+    x = [np.ones(count, dtype) for _ in range(arrays)]
+    out = None if in_place else [np.ones(count, dtype) for _ in range(arrays)]
+    before = peak_memory()
+    for _ in range(3):
+        comm.all_reduce(x, op="max", out=out)
+    return peak_memory() - before

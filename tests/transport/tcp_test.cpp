@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -67,6 +68,16 @@ TEST_CASE("sockets do not survive exec and do not wait") {
   REQUIRE(fd.valid());
   CHECK((::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
   CHECK((::fcntl(fd.get(), F_GETFL) & O_NONBLOCK) != 0);
+}
+
+TEST_CASE("streams within the host are not paced") {
+  const tcp::FileDescriptor fd = tcp::make_socket(AF_INET);
+  REQUIRE(fd.valid());
+  tcp::avoid_pacing(fd.get());
+  std::array<char, 16> name{};
+  socklen_t size = name.size();
+  REQUIRE(::getsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, name.data(), &size) == 0);
+  CHECK(std::string(name.data()) == "reno");
 }
 
 // A dial to an unused port of the range that outgoing connections get theirs from is now and then

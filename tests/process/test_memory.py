@@ -1,0 +1,35 @@
+"""What an operation takes beyond the caller's arrays."""
+
+from __future__ import annotations
+
+import pytest
+from process import jobs
+
+from pyccl.testing import LocalCluster
+
+MIB = 1 << 20
+SIZE = 128 * MIB
+LIMIT = 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("peers", "dtype", "arrays", "in_place"),
+    [
+        (2, "f4", 1, False),
+        (2, "f4", 1, True),
+        (2, "f2", 1, False),
+        (2, "f2", 1, True),
+        (2, "f4", 300, True),
+        (4, "f4", 1, False),
+        (4, "f4", 1, True),
+        (4, "f2", 1, True),
+    ],
+)
+def test_an_operation_takes_no_more_than_promised(
+    peers: int, dtype: str, arrays: int, in_place: bool
+) -> None:
+    with LocalCluster(peers, jobs.peak_growth, (SIZE, dtype, arrays, in_place)) as cluster:
+        growth = cluster.results()
+    # In place it needs a work buffer: less would mean that nothing has been measured.
+    least, most = (SIZE, SIZE + LIMIT) if in_place else (0, LIMIT)
+    assert all(least <= each <= most for each in growth.values()), growth
