@@ -43,7 +43,7 @@ void Coordinator::probe(PeerId peer) {
   // Without an address nobody can ask; the peer has its grace.
   if (contact.probing || member->addresses.empty()) return;
   contact.probing = true;
-  outbox.push_back(Probe{peer, member->addresses});
+  outbox.emplace_back(Probe{peer, member->addresses});
 }
 
 void Coordinator::probed(Time now, PeerId peer, ProbeResult result) {
