@@ -11,8 +11,10 @@ import atexit
 import logging
 import os
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from pyccl import _core
@@ -61,10 +63,19 @@ class _Events:
             for log in logs:
                 log.forward()
             for _, callback in ended:
-                try:
-                    callback()
-                except Exception:
-                    logger.exception("a callback of a pyccl.Work raised")
+                _survive("a callback of a pyccl.Work", callback)
+
+
+def _survive(what: str, function: Callable[[], object]) -> None:
+    """Calls what others have written. Whatever it raises, even SystemExit, is reported and goes no
+    further: everybody who awaits something depends on this thread."""
+    try:
+        function()
+    except BaseException:
+        try:
+            logger.exception("%s raised", what)
+        except BaseException:
+            traceback.print_exc()
 
 
 class Log:
@@ -82,7 +93,8 @@ class Log:
         """Also called when the source has ended, so that its last words come before its end."""
         with self._order:
             for level, text in self.lines.drain():
-                self._logger.log(_LEVELS[level], "%s", text)
+                # Handlers and filters are the program's own.
+                _survive("logging", partial(self._logger.log, _LEVELS[level], "%s", text))
 
 
 _instance: _Events | None = None

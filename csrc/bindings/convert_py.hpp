@@ -4,6 +4,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string_view>
+
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "base/time.hpp"
@@ -16,6 +18,9 @@ Duration to_duration(double seconds);
 
 // A Timing in which the named limits (seconds) replace the defaults.
 protocol::Timing to_timing(const pybind11::dict& limits);
+
+// Text of the core, into which others may have written: what is no UTF-8 comes as \xNN.
+pybind11::str to_str(std::string_view text);
 
 // (code, reason, peer or None), the arguments of pyccl.errors.from_status().
 pybind11::tuple to_tuple(const Status& status);

@@ -35,10 +35,17 @@ protocol::Timing to_timing(const py::dict& limits) {
   return timing;
 }
 
+py::str to_str(std::string_view text) {
+  PyObject* decoded =
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace");
+  if (decoded == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(decoded);
+}
+
 py::tuple to_tuple(const Status& status) {
   py::object peer = py::none();
   if (status.peer()) peer = py::str(to_string(status.peer()));
-  return py::make_tuple(static_cast<int>(status.code()), status.reason(), peer);
+  return py::make_tuple(static_cast<int>(status.code()), to_str(status.reason()), peer);
 }
 
 py::tuple to_tuple(Epoch epoch) { return py::make_tuple(epoch.incarnation, epoch.counter); }

@@ -2,11 +2,11 @@
 #include "bindings/log_py.hpp"
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 #include <unistd.h>
 
 #include <cstdint>
 
+#include "bindings/convert_py.hpp"
 #include "bindings/register_py.hpp"
 
 namespace py = pybind11;
@@ -50,7 +50,13 @@ LogSink sink_for(std::shared_ptr<LogLines> lines) {
 void register_log(py::module_& module) {
   py::class_<LogLines, std::shared_ptr<LogLines>>(module, "LogLines")
       .def(py::init<int, int>(), py::arg("wake_fd"), py::arg("level_min"))
-      .def("drain", &LogLines::drain);
+      .def("drain", [](LogLines& lines) {
+        py::list texts;
+        for (const auto& [level, text] : lines.drain()) {
+          texts.append(py::make_tuple(level, to_str(text)));
+        }
+        return texts;
+      });
 }
 
 }  // namespace pyccl::bindings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import pyccl
 
 from .conftest import PATIENCE, Library, RunPeers
 
@@ -26,6 +29,18 @@ def test_one_peer_alone(lib: Library, coordinator: Any) -> None:
     lib.check(lib.c.pyccl_barrier(comm, 0, -1))
     lib.check(lib.c.pyccl_leave(comm, -1))
     lib.c.pyccl_free(comm)
+
+
+def test_a_name_that_is_no_utf8_shows_as_bytes(
+    lib: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "pyccl"), pyccl.Coordinator("127.0.0.1:0") as coordinator:
+        comm = lib.connect(coordinator.address.encode(), group=b"caf\xe9")
+        lib.check(lib.c.pyccl_leave(comm, PATIENCE))
+        lib.c.pyccl_free(comm)
+        with pyccl.connect(coordinator.address, timeout=PATIENCE):
+            pass
+    assert "caf\\xe9" in caplog.text
 
 
 def test_pending_peers_are_seen_by_all_and_admitted_by_update(

@@ -135,6 +135,31 @@ def test_callbacks_are_told_once(run_peers: Any, caplog: pytest.LogCaptureFixtur
     assert "from the callback" in caplog.text
 
 
+def test_what_a_program_raises_stops_nobody_elses_callbacks(
+    alone: pyccl.Communicator, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exits(_: pyccl.Work) -> None:
+        raise SystemExit("from the callback")
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("from the handler")
+
+    raising = Raising()
+    logging.getLogger("pyccl").addHandler(raising)
+    try:
+        with caplog.at_level(logging.DEBUG, "pyccl"), pyccl.Coordinator("127.0.0.1:0") as other:
+            alone.all_reduce(np.ones(3), async_op=True).add_done_callback(exits)
+            pyccl.connect(other.address, timeout=20).close()
+    finally:
+        logging.getLogger("pyccl").removeHandler(raising)
+
+    async def main() -> int:
+        return (await alone.all_reduce(np.ones(3), async_op=True)).world_size
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == 1
+
+
 def test_a_dropped_work_keeps_its_memory_until_it_has_ended(run_peers: Any) -> None:
     go = threading.Event()
 
