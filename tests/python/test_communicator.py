@@ -212,3 +212,22 @@ def test_all_errors_are_of_one_tree_and_can_be_pickled() -> None:
 def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_listener_on_all_addresses_is_reached_by_both_families(host: str) -> None:
+    with pyccl.Coordinator(f"{host}:0") as coordinator:
+
+        def peer() -> None:
+            with connect(coordinator) as other:
+                other.barrier()
+
+        def connect(to: pyccl.Coordinator) -> pyccl.Communicator:
+            return pyccl.connect(to.address, listen="[::]:0", world_size_min=2, timeout=20)
+
+        thread = threading.Thread(target=peer, daemon=True)
+        thread.start()
+        with connect(coordinator) as comm:
+            assert comm.world_size == 2
+            comm.barrier()
+        thread.join(20)

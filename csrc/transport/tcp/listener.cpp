@@ -38,9 +38,11 @@ Result<std::unique_ptr<Listener>> TcpListener::open(Poller& poller, const std::s
   if (!fd.valid()) return listen_error(address, errno);
   const int on = 1;
   (void)setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // One listener, one family: an IPv4 listener on the same port remains possible.
+  // [::] takes IPv4 too, whatever the system's default: a peer of a coordinator with addresses of
+  // both families can't tell yet which one the others will come by.
   if (to.family() == AF_INET6) {
-    (void)setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    const int only = 0;
+    (void)setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
   }
   if (is_loopback(to)) avoid_pacing(fd.get());  // what it accepts inherits that
   if (::bind(fd.get(), to.raw(), to.size) != 0 || ::listen(fd.get(), backlog) != 0) {
