@@ -131,7 +131,7 @@ std::optional<Time> Coordinator::next_deadline() const {
   }
   for (const auto& [link, since] : complaints_) {
     if (is_kept(link.first) && is_kept(link.second)) {
-      next = std::min(next, since + options_.timing.link_limit);
+      next = std::min(next, since + options_.timing.cut_off_limit());
     }
   }
   return next;

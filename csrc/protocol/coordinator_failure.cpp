@@ -144,7 +144,7 @@ void Coordinator::judge_links(Time now) {
   for (bool again = true; again;) {
     again = false;
     for (const auto& [link, since] : complaints_) {
-      if (now < since + options_.timing.link_limit) continue;
+      if (now < since + options_.timing.cut_off_limit()) continue;
       if (!is_kept(link.first) || !is_kept(link.second)) continue;
       std::map<PeerId, int> count;
       for (const Link& broken : broken_links()) {

@@ -44,7 +44,8 @@ struct Timing {
   Duration recovery_limit =
       10s;  // a restarted coordinator waits so long for the members of its last view
   Duration prepare_limit = 5s;  // to reach the joiners of a view
-  Duration link_limit = 10s;    // two living members without any connection
+  // Two living members without any connection; see also cut_off_limit().
+  Duration link_limit = 10s;
   // After a deadline, for the coordinator's decision; then the outcome is unknown. No less than it
   // needs to notice two deaths, one after the other.
   Duration decision_limit = 10s;
@@ -52,6 +53,10 @@ struct Timing {
   Duration decision_limit_with(Duration heartbeats) const {
     return std::max(decision_limit, heartbeats * 5 / 2);
   }
+  // A connection on which nothing moves, and two members without any, are given up no sooner than
+  // heartbeats have told whether one of them hangs.
+  Duration silence_limit() const { return std::clamp<Duration>(heartbeat_limit * 5 / 2, 10s, 1h); }
+  Duration cut_off_limit() const { return std::max(link_limit, heartbeat_limit * 5 / 2); }
 };
 
 }  // namespace pyccl::protocol

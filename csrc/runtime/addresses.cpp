@@ -2,11 +2,11 @@
 #include "runtime/addresses.hpp"
 
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "transport/tcp/address.hpp"
+#include "transport/tcp/socket.hpp"
 
 namespace pyccl::runtime {
 
@@ -18,11 +18,8 @@ bool is_v6(const std::string& numeric) { return numeric.starts_with('['); }
 bool host_has_v6() {
   const auto any = transport::tcp::parse_address("[::]:0");
   if (!any.ok()) return false;
-  const int fd = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  const bool bound = ::bind(fd, any.value().raw(), any.value().size) == 0;
-  ::close(fd);
-  return bound;
+  const auto fd = transport::tcp::make_socket(AF_INET6);
+  return fd.valid() && ::bind(fd.get(), any.value().raw(), any.value().size) == 0;
 }
 
 bool on_loopback(const std::string& numeric) {

@@ -49,14 +49,15 @@ struct Command {
 // What the thread works on.
 class Loop final : public WorkDriver {
  public:
-  Loop()
+  explicit Loop(const protocol::Timing& timing)
       : commands_(commands_max),
-        network_(reactor_),
+        network_(reactor_, {timing.silence_limit()}),
         shared_(reactor_,
                 {[this](Time until) { turn(until); }, [this] { return !open_.empty(); }}) {}
 
   Status open(const engine::PeerOptions& options, Duration timeout, LogSink log);
   void run();
+  bool in_this_process() const override { return ::getpid() == process_; }
   bool drive(const Work& work, Duration at_most) override;
 
   void submit(Command command, Then then);
@@ -122,8 +123,6 @@ void Loop::run() {
 }
 
 bool Loop::drive(const Work& work, Duration at_most) {
-  // A forked child must not touch its parent's sockets.
-  if (::getpid() != process_) return false;
   return shared_.drive([&work] { return work.done(); }, at_most);
 }
 
@@ -351,10 +350,14 @@ Result<std::unique_ptr<Communicator>> Communicator::open(const ConnectOptions& o
   peer.timing = options.timing;
   peer.seed = random_identity();
 
-  auto loop = std::make_shared<Loop>();
-  if (Status status = loop->open(peer, options.timeout, options.log); !status.ok()) return status;
-  return std::unique_ptr<Communicator>(
-      std::make_unique<ThreadedCommunicator>(std::move(loop), peer.peer));
+  try {
+    auto loop = std::make_shared<Loop>(peer.timing);
+    if (Status status = loop->open(peer, options.timeout, options.log); !status.ok()) return status;
+    return std::unique_ptr<Communicator>(
+        std::make_unique<ThreadedCommunicator>(std::move(loop), peer.peer));
+  } catch (const std::exception& error) {
+    return shortage("a communicator", error);
+  }
 }
 
 }  // namespace pyccl::runtime

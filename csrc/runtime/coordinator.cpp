@@ -25,7 +25,7 @@ class NoStore final : public engine::StateStore {
 // What the thread owns.
 class Loop {
  public:
-  Loop() : network_(reactor_) {}
+  explicit Loop(const protocol::Timing& timing) : network_(reactor_, {timing.silence_limit()}) {}
 
   Status open(const CoordinatorSettings& settings, const std::string& listen);
   void run();
@@ -132,9 +132,13 @@ Result<std::unique_ptr<Coordinator>> Coordinator::start(const CoordinatorSetting
   // Names are looked up in the caller's thread, and what can't begin is told to the caller.
   auto listen = resolve_first(settings.bind);
   if (!listen.ok()) return listen.status();
-  auto loop = std::make_shared<Loop>();
-  if (Status status = loop->open(settings, listen.value()); !status.ok()) return status;
-  return std::unique_ptr<Coordinator>(std::make_unique<ThreadedCoordinator>(std::move(loop)));
+  try {
+    auto loop = std::make_shared<Loop>(settings.timing);
+    if (Status status = loop->open(settings, listen.value()); !status.ok()) return status;
+    return std::unique_ptr<Coordinator>(std::make_unique<ThreadedCoordinator>(std::move(loop)));
+  } catch (const std::exception& error) {
+    return shortage("a coordinator", error);
+  }
 }
 
 }  // namespace pyccl::runtime

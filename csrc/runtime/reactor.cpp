@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -33,19 +34,17 @@ epoll_event make_event(std::uint32_t events, std::uint64_t name) {
 
 }  // namespace
 
-Reactor::Reactor() {
-  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
-  wake_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  PYCCL_ASSERT(epoll_ >= 0 && wake_ >= 0);
+Reactor::Reactor()
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   epoll_event event = make_event(EPOLLIN, wake_name);
-  PYCCL_ASSERT(::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0);
+  if (!epoll_.valid() || !wake_.valid() ||
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
+    throw std::system_error(errno, std::generic_category());
+  }
   update_time();
 }
 
-Reactor::~Reactor() {
-  ::close(wake_);
-  ::close(epoll_);
-}
+Reactor::~Reactor() = default;
 
 Time Reactor::update_time() {
   const auto since = std::chrono::steady_clock::now().time_since_epoch();
@@ -56,7 +55,7 @@ Time Reactor::update_time() {
 void Reactor::wake() {
   if (woken_.exchange(true)) return;
   const std::uint64_t one = 1;
-  (void)!::write(wake_, &one, sizeof one);
+  (void)!::write(wake_.get(), &one, sizeof one);
 }
 
 void Reactor::watch(int fd, transport::tcp::PollHandler* handler, bool readable, bool writable) {
@@ -75,7 +74,7 @@ void Reactor::unwatch(int fd) {
   const auto index = static_cast<std::size_t>(fd);
   if (index >= entries_.size() || entries_[index].handler == nullptr) return;
   Entry& entry = entries_[index];
-  if (entry.known) (void)::epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+  if (entry.known) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   const bool changed = entry.changed;
   const std::uint32_t generation = entry.generation + 1;
   entry = {};
@@ -84,25 +83,34 @@ void Reactor::unwatch(int fd) {
 }
 
 void Reactor::apply_changes() {
+  std::size_t kept = 0;
   for (const int fd : changed_) {
     Entry& entry = entries_[static_cast<std::size_t>(fd)];
     entry.changed = false;
     if (entry.handler == nullptr || (entry.known && entry.registered == entry.wanted)) continue;
     epoll_event event = make_event(entry.wanted, name_of(fd, entry.generation));
     const int call = entry.known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    PYCCL_ASSERT(::epoll_ctl(epoll_, call, fd, &event) == 0);
+    if (::epoll_ctl(epoll_.get(), call, fd, &event) != 0) {
+      // The kernel has no room for it at present.
+      PYCCL_ASSERT(errno == ENOMEM || errno == ENOSPC);
+      entry.changed = true;
+      changed_[kept++] = fd;
+      continue;
+    }
     entry.known = true;
     entry.registered = entry.wanted;
   }
-  changed_.clear();
+  changed_.resize(kept);
 }
 
 int Reactor::wait_milliseconds(Time deadline) const {
   if (!posted_.empty()) return 0;
-  if (deadline == never) return -1;
+  constexpr int retry = 10;
+  if (deadline == never) return changed_.empty() ? -1 : retry;
   const std::int64_t left = deadline.nanoseconds - now_.nanoseconds;
   if (left <= 0) return 0;
-  constexpr std::int64_t longest = 3'600'000;  // rounded up: not to come back just before the time
+  const std::int64_t longest = changed_.empty() ? 3'600'000 : retry;
+  // Rounded up: not to come back just before the time.
   return static_cast<int>(std::min(left / 1'000'000 + 1, longest));
 }
 
@@ -111,7 +119,7 @@ void Reactor::run_once(Time deadline) {
   if (deadline != never) update_time();
   std::array<epoll_event, events_per_turn> events;
   const int count =
-      ::epoll_wait(epoll_, events.data(), events_per_turn, wait_milliseconds(deadline));
+      ::epoll_wait(epoll_.get(), events.data(), events_per_turn, wait_milliseconds(deadline));
   update_time();
   PYCCL_ASSERT(count >= 0 || errno == EINTR);
   run_posted();
@@ -129,7 +137,7 @@ void Reactor::run_posted() {
 void Reactor::dispatch(std::uint64_t name, std::uint32_t events) {
   if (name == wake_name) {
     std::uint64_t count = 0;
-    (void)!::read(wake_, &count, sizeof count);
+    (void)!::read(wake_.get(), &count, sizeof count);
     (void)woken_.exchange(false);  // what was written before wake() is visible from here on
     return;
   }

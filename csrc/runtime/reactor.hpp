@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/file_descriptor.hpp"
 #include "base/time.hpp"
 #include "transport/tcp/poller.hpp"
 
@@ -17,6 +18,7 @@ namespace pyccl::runtime {
 
 class Reactor final : public transport::tcp::Poller, public Clock {
  public:
+  // Throws std::system_error where the system has no descriptor left.
   Reactor();
   ~Reactor() override;
   Reactor(const Reactor&) = delete;
@@ -55,8 +57,8 @@ class Reactor final : public transport::tcp::Poller, public Clock {
   void run_posted();
   void dispatch(std::uint64_t name, std::uint32_t events);
 
-  int epoll_ = -1;
-  int wake_ = -1;
+  FileDescriptor epoll_;
+  FileDescriptor wake_;
   std::atomic<bool> woken_{false};  // wake() has been called and the loop has not noticed yet
   Time now_;
   std::vector<Entry> entries_;  // by descriptor

@@ -40,22 +40,6 @@ Status system_failure(const std::string& what, int error) {
   return Status(Code::io, what + ": " + std::system_category().message(error));
 }
 
-// A descriptor that closes itself.
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int fd() const { return fd_; }
-  bool ok() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
-
 bool write_all(int fd, ByteView bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
@@ -135,9 +119,10 @@ Result<protocol::CoordinatorState> unwrap(ByteView file, const std::string& path
 
 }  // namespace
 
-StateFile::StateFile(std::string path, int lock_fd) : path_(std::move(path)), lock_fd_(lock_fd) {}
+StateFile::StateFile(std::string path, FileDescriptor lock)
+    : path_(std::move(path)), lock_(std::move(lock)) {}
 
-StateFile::~StateFile() { ::close(lock_fd_); }
+StateFile::~StateFile() = default;
 
 Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& path) {
   if (path.empty()) return Status(Code::invalid_argument, "the state file's path is empty");
@@ -148,24 +133,24 @@ Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& path) {
     return system_failure("can't make the directory of the state file " + path, made.value());
   }
   const std::string lock_path = path + ".lock";
-  const int lock_fd = ::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock_fd < 0) return system_failure("can't open " + lock_path, errno);
-  std::unique_ptr<StateFile> file(new StateFile(path, lock_fd));
-  if (::flock(lock_fd, LOCK_EX | LOCK_NB) != 0) {
+  FileDescriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock.valid()) return system_failure("can't open " + lock_path, errno);
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return system_failure("can't lock " + lock_path, errno);
     return Status(Code::io, "the state file " + path + " is in use by another coordinator");
   }
+  std::unique_ptr<StateFile> file(new StateFile(path, std::move(lock)));
   if (Status status = file->read(); !status.ok()) return status;
   return file;
 }
 
 Status StateFile::read() {
-  const File file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.ok()) {
+  const FileDescriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) {
     if (errno == ENOENT) return {};
     return system_failure("can't open the state file " + path_, errno);
   }
-  auto bytes = read_all(file.fd(), path_);
+  auto bytes = read_all(file.get(), path_);
   if (!bytes.ok()) return bytes.status();
   auto state = unwrap(bytes.value(), path_);
   if (!state.ok()) return state.status();
@@ -179,16 +164,17 @@ Status StateFile::write(const protocol::CoordinatorState& state) {
   // so the name needs no randomness, and what a crash left there is overwritten.
   const std::string temporary = path_ + ".new";
   {
-    const File file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-    if (!file.ok()) return system_failure("can't make " + temporary, errno);
-    if (!write_all(file.fd(), bytes)) return give_up(temporary, "can't write");
+    const FileDescriptor file(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!file.valid()) return system_failure("can't make " + temporary, errno);
+    if (!write_all(file.get(), bytes)) return give_up(temporary, "can't write");
     // Before the rename: otherwise a power failure may leave the new name on an empty file.
-    if (::fsync(file.fd()) != 0) return give_up(temporary, "can't flush");
+    if (::fsync(file.get()) != 0) return give_up(temporary, "can't flush");
   }
   if (::rename(temporary.c_str(), path_.c_str()) != 0) return give_up(temporary, "can't rename");
   const std::string directory = directory_of(path_);
-  const File parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!parent.ok() || ::fsync(parent.fd()) != 0) {
+  const FileDescriptor parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!parent.valid() || ::fsync(parent.get()) != 0) {
     return system_failure("can't flush the directory " + directory, errno);
   }
   return {};

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "base/bytes.hpp"
+#include "base/file_descriptor.hpp"
 #include "base/status.hpp"
 #include "engine/coordinator_host.hpp"
 #include "protocol/coordinator.hpp"
@@ -34,11 +35,11 @@ class StateFile final : public engine::StateStore {
   Status write(const protocol::CoordinatorState&) override;
 
  private:
-  StateFile(std::string path, int lock_fd);
+  StateFile(std::string path, FileDescriptor lock);
   Status read();
 
   const std::string path_;
-  const int lock_fd_;
+  const FileDescriptor lock_;
   std::optional<protocol::CoordinatorState> found_;
 };
 

@@ -23,16 +23,27 @@ sigset_t signals_of_the_program() {
   return set;
 }
 
+// A new thread inherits the mask of the one that starts it.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    const sigset_t blocked = signals_of_the_program();
+    pthread_sigmask(SIG_BLOCK, &blocked, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 std::thread start(const char* name, std::shared_ptr<void> owned, std::function<void()> body) {
-  const sigset_t blocked = signals_of_the_program();
-  sigset_t before;
-  pthread_sigmask(SIG_BLOCK, &blocked, &before);  // a new thread inherits the mask
-  std::thread thread([name, owned = std::move(owned), body = std::move(body)] {
+  const SignalsBlocked blocked;
+  return std::thread([name, owned = std::move(owned), body = std::move(body)] {
     pthread_setname_np(pthread_self(), name);
     body();
   });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
 }
 
 }  // namespace
@@ -58,6 +69,12 @@ void LoopThread::join() {
 }
 
 bool LoopThread::in_forked_child() const { return ::getpid() != process_; }
+
+Status shortage(const std::string& what, const std::exception& error) {
+  return {
+      Code::limit_exceeded,
+      what + " can't be opened, the system lacks descriptors, threads or memory: " + error.what()};
+}
 
 std::uint64_t random_identity() {
   std::uint64_t value = 0;

@@ -4,10 +4,14 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+
+#include "base/status.hpp"
 
 namespace pyccl::runtime {
 
@@ -19,8 +23,8 @@ namespace pyccl::runtime {
 //   leaked, since taking it apart would unregister the parent's sockets.
 class LoopThread {
  public:
-  // `owned` is what `body` works on; it lives as long as the thread. The name shows in debuggers,
-  // at most 15 characters.
+  // Throws std::system_error where the system has no thread left. `owned` is what `body` works on;
+  // it lives as long as the thread. The name shows in debuggers, at most 15 characters.
   LoopThread(const char* name, std::shared_ptr<void> owned, std::function<void()> body);
   ~LoopThread();
   LoopThread(const LoopThread&) = delete;
@@ -37,6 +41,10 @@ class LoopThread {
   std::thread thread_;
   std::thread::id id_;
 };
+
+// What an exception means that opening something has thrown, "a communicator" for instance: the
+// system has run out of descriptors, threads or memory.
+Status shortage(const std::string& what, const std::exception& error);
 
 // Never 0, so that it can be an identity.
 std::uint64_t random_identity();

@@ -18,9 +18,13 @@ bool Work::wait(Duration at_most) {
   if (done()) return true;
   if (at_most <= Duration::zero()) return false;
   const auto deadline = std::chrono::steady_clock::now() + std::min(at_most, wait_max);
-  // A loop that is being stopped lets its driver go before it has ended what is open: sleep then.
-  if (const auto driver = driver_.lock(); driver && driver->drive(*this, at_most) && done()) {
-    return true;
+  if (const auto driver = driver_.lock()) {
+    if (!driver->in_this_process()) {
+      finish(Status(Code::closed, "a forked process can't use its parent's work"), {});
+      return true;
+    }
+    // A loop that is being stopped lets its driver go before it has ended what is open: sleep then.
+    if (driver->drive(*this, at_most) && done()) return true;
   }
   std::unique_lock lock(mutex_);
   return ended_.wait_until(lock, deadline, [this] { return done(); });

@@ -20,6 +20,8 @@ class Work;
 class WorkDriver {
  public:
   virtual ~WorkDriver() = default;
+  // False in a forked child, in which no thread will ever finish anything.
+  virtual bool in_this_process() const = 0;
   // False: it can't now, sleep instead.
   virtual bool drive(const Work& work, Duration at_most) = 0;
 };

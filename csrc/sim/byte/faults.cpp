@@ -185,7 +185,7 @@ void ByteFaults::heal() {
     const std::string left = living[0]->host().name();
     const std::string right = living[world_.faults.between(1, living.size() - 1)]->host().name();
     // It takes its time until that is certain.
-    world_.doubt_for(world_.swarm.network.silence_limit + world_.timing.link_limit);
+    world_.doubt_for(world_.swarm.network.silence_limit + world_.timing.cut_off_limit());
     world_.say(left + " and " + right + " are parted for good");
     world_.network.block(left, right);
     world_.network.block(right, left);

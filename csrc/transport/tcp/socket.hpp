@@ -1,33 +1,14 @@
-// A descriptor that closes itself, and the options that all our sockets have.
+// Sockets, and the options that all of ours have.
 #pragma once
 
 #include <string>
-#include <utility>
 
+#include "base/file_descriptor.hpp"
 #include "base/status.hpp"
 #include "base/time.hpp"
 #include "transport/tcp/address.hpp"
 
 namespace pyccl::transport::tcp {
-
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    if (this != &other) reset(std::exchange(other.fd_, -1));
-    return *this;
-  }
-  ~FileDescriptor() { reset(); }
-
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-  void reset(int fd = -1);
-
- private:
-  int fd_ = -1;
-};
 
 // Non-blocking and closed on exec.
 FileDescriptor make_socket(int family);
