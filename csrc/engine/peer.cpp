@@ -128,7 +128,7 @@ class PeerImplementation final : public Peer,
       link_.tick();
       mesh_.tick();
       expire_held(now);
-      if (!member_->admitted() && now >= options_.connect_deadline) end(connect_failure());
+      if (member_->joining() && now >= options_.connect_deadline) end(connect_failure());
     }
     if (idle_since_ && now - *idle_since_ >= idle_limit) {
       executor_.trim();
@@ -143,7 +143,7 @@ class PeerImplementation final : public Peer,
     if (ended_) return next;
     next = earlier(next, earlier(mesh_.next_deadline(), link_.next_deadline()));
     next = earlier(next, member_->next_deadline());
-    if (!member_->admitted()) next = earlier(next, options_.connect_deadline);
+    if (member_->joining()) next = earlier(next, options_.connect_deadline);
     for (const Held& held : held_) next = earlier(next, held.request.deadline);
     return next;
   }

@@ -147,6 +147,7 @@ class Member {
   void tick(Time now);
   std::optional<Time> next_deadline() const;
 
+  bool joining() const { return state_ == State::joiner; }
   bool admitted() const { return state_ == State::member; }
   bool ended() const { return state_ == State::ended; }
   bool frozen() const { return frozen_; }

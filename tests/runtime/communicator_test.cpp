@@ -119,6 +119,19 @@ TEST_CASE("one that leaves is not waited for, and has nothing more to say") {
   CHECK(all_equal(values[0], 3.0f));
 }
 
+TEST_CASE("the time to be admitted in does not hang over a member that leaves later") {
+  const auto coordinator = start_coordinator();
+  ConnectOptions options;
+  options.coordinator = coordinator->address();
+  options.timeout = 2s;
+  auto opened = Communicator::open(options);
+  REQUIRE(opened.ok());
+  const auto peer = opened.take();
+  require_ok(peer->admission());
+  CHECK_FALSE(Work().wait(options.timeout));  // nobody ends this one: the time passes
+  require_ok(peer->leave(patience));
+}
+
 TEST_CASE("one that closes in mid operation is a death: the others finish without it") {
   Cluster cluster(3);
   Vectors values = contributions(3, 200'000);

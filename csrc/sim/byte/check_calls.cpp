@@ -15,6 +15,12 @@ class CheckCalls final : public ByteCheck {
  public:
   using ByteCheck::ByteCheck;
 
+  // Nothing stands in the way of a leave; an end that came first has taken the peer out already.
+  void left(const BytePeer& peer, const Status& status) override {
+    if (status.ok() || status.code() == Code::closed) return;
+    world_.fail("leave", peer.name() + " could not leave: " + status.reason());
+  }
+
   void time_passed() override {
     for (const auto& peer : world_.living()) {
       if (!peer->paused()) look(*peer);
@@ -33,6 +39,9 @@ class CheckCalls final : public ByteCheck {
     }
     if (peer.update_deadline() && late(*peer.update_deadline(), Duration(0))) {
       world_.fail("C3", peer.name() + " still waits in update()");
+    }
+    if (peer.connect_deadline() && late(*peer.connect_deadline(), Duration(0))) {
+      world_.fail("C3", peer.name() + " still waits to be admitted");
     }
     if (peer.leave_deadline() && late(*peer.leave_deadline(), Duration(0))) {
       world_.fail("C3", peer.name() + " still waits in leave()");

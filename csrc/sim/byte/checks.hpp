@@ -24,6 +24,7 @@ class ByteCheck {
   virtual void posted(const BytePeer&, const Posting&) {}
   // `undisturbed`: no view ended while it ran its last attempt.
   virtual void finished(const BytePeer&, const Posting&, const engine::Finished&, bool) {}
+  virtual void left(const BytePeer&, const Status&) {}  // leave() has ended
   virtual void ended(const BytePeer&, const Status&) {}
   virtual void died(const BytePeer&) {}
   virtual void settled(const BytePeer&) {}  // after each turn

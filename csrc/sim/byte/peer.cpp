@@ -39,6 +39,10 @@ void BytePeer::start() {
   options.connections = world_.swarm.connections;
   options.segment_bytes = world_.swarm.segment_bytes;
   options.timing = world_.timing;
+  if (world_.swarm.connect_limit.count() > 0) {
+    connect_deadline_ = world_.clock.now() + world_.swarm.connect_limit;
+    options.connect_deadline = *connect_deadline_;
+  }
   options.seed = world_.identities.next();
   auto opened = engine::Peer::open(options, host_, world_.clock);
   PYCCL_ASSERT(opened.ok());
@@ -134,6 +138,7 @@ void BytePeer::on(const engine::ViewChanged& event) {
   world_.say(name_ + " installs view " + to_string(event.view.epoch) + " with " +
              std::to_string(event.view.members.size()) + ": " + event.view.reason);
   admitted_ = true;
+  connect_deadline_.reset();
   world_.checks.tell(&ByteCheck::installed, *this, event.view);
   user_->installed(event.view);
 }
@@ -150,6 +155,8 @@ void BytePeer::on(const engine::Finished& event) {
   if (event.ticket == leave_) {
     leave_ = 0;
     leave_deadline_.reset();
+    world_.say(name_ + " ends leave(): " + event.status.reason());
+    world_.checks.tell(&ByteCheck::left, *this, event.status);
     return;
   }
   auto node = open_.extract(event.ticket);
@@ -167,6 +174,7 @@ void BytePeer::on(const engine::Finished& event) {
 void BytePeer::on(const engine::Ended& event) {
   world_.say(name_ + " ends: " + event.status.reason());
   ended_ = true;
+  connect_deadline_.reset();
   world_.doubt_for(world_.timing.recovery_limit);
   world_.checks.tell(&ByteCheck::ended, *this, event.status);
   // Its last words still have to leave, if they can; then the process exits.

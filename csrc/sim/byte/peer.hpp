@@ -69,6 +69,7 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   const std::map<engine::Ticket, Posting>& open() const { return open_; }
   std::optional<Time> update_deadline() const { return update_deadline_; }
   std::optional<Time> leave_deadline() const { return leave_deadline_; }
+  std::optional<Time> connect_deadline() const { return connect_deadline_; }
   ByteUser& user() { return *user_; }
 
  private:
@@ -106,6 +107,7 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   engine::Ticket leave_ = 0;
   std::optional<Time> update_deadline_;
   std::optional<Time> leave_deadline_;
+  std::optional<Time> connect_deadline_;
 };
 
 }  // namespace pyccl::sim

@@ -114,8 +114,11 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   swarm.faults_last = milliseconds(prng.between(4'000, 20'000));
   swarm.network = draw_network(prng);
   swarm.rates = draw_rates(prng);
-  if (prng.chance(1, 6)) make_loyal(swarm, prng);
+  const bool loyal = prng.chance(1, 6);
+  if (loyal) make_loyal(swarm, prng);
   if (prng.chance(1, 40)) make_large(swarm);
+  const Duration connect_limit = milliseconds(prng.between(3'000, 40'000));
+  if (prng.chance(1, 2) && !loyal) swarm.connect_limit = connect_limit;
   return swarm;
 }
 

@@ -50,6 +50,7 @@ struct ByteSwarm {
   std::uint64_t write_failure_percent = 0;  // of its state
   Duration think{0};
   Duration deadline = 10s;
+  Duration connect_limit{0};  // until a peer has to be a member; zero: it waits for ever
   Duration faults_last = 20s;
   NetworkOptions network;
   ByteFaultRates rates;
