@@ -102,13 +102,18 @@ class PeerImplementation final : public Peer,
     const auto held = std::ranges::find(held_, ticket, &Held::ticket);
     if (held != held_.end()) {
       held_.erase(held);
-      finished(ticket, Status(Code::cancelled, "cancelled by its caller", options_.peer));
+      finished(ticket, cancelled());
+      return;
+    }
+    if (update_ == ticket) {
+      // Ended at once, so that the caller may ask anew. If it is over already, it ends as it did.
+      if (!member_->withdraw_update()) return;
+      finished(*std::exchange(update_, std::nullopt), cancelled());
       return;
     }
     const auto found = keys_.find(ticket);
     if (ended_ || found == keys_.end()) return;
-    member_->refuse(clock_.now(), found->second,
-                    Status(Code::cancelled, "cancelled by its caller", options_.peer));
+    member_->refuse(clock_.now(), found->second, cancelled());
     // Not at the decision but now: the caller wants its memory back.
     give_back_.push_back(found->second);
   }
@@ -190,6 +195,8 @@ class PeerImplementation final : public Peer,
     return Status(Code::not_admitted,
                   "the members have not reached a boundary: every one of them must call update()");
   }
+
+  Status cancelled() const { return {Code::cancelled, "cancelled by its caller", options_.peer}; }
 
   bool usable(Ticket ticket) {
     if (!ended_) return true;
@@ -308,7 +315,7 @@ class PeerImplementation final : public Peer,
   }
 
   void carry_out(const protocol::OperationWithdrawn& effect) {
-    finish(effect.op, Status(Code::cancelled, "cancelled by its caller", options_.peer), false);
+    finish(effect.op, cancelled(), false);
     executor_.withdraw(effect.op);
   }
 
@@ -346,7 +353,7 @@ class PeerImplementation final : public Peer,
     keys_.erase(operation->ticket());
     const Ticket ticket = operation->ticket();
     executor_.finish(key, false);
-    finished(ticket, Status(Code::cancelled, "cancelled by its caller", options_.peer), {}, key);
+    finished(ticket, cancelled(), {}, key);
   }
 
   void end(const Status& status) {

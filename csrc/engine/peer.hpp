@@ -81,7 +81,8 @@ class Peer {
   virtual void leave(Ticket, Time deadline) = 0;
   // The caller gives an operation up: it ends with Code::cancelled and leaves its memory as it was,
   // unless it can't be stopped any more (this member has said Done); then it ends as the others end
-  // it.
+  // it. Of an update(): it ends so at once, though a view that is made already comes all the same.
+  // A leave() can't be given up.
   virtual void cancel(Ticket) = 0;
   // At once and without goodbye; the others see a death. Open tickets end with Code::closed.
   virtual void close() = 0;

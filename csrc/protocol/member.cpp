@@ -152,6 +152,15 @@ void Member::end(Status status) {
   outbox.push_back(Ended{std::move(status)});
 }
 
+bool Member::withdraw_update() {
+  if (ended() || !update_) return false;
+  PYCCL_MARK("update() given up by its caller");
+  if (frozen_) PYCCL_MARK("update() given up while the next view is made");
+  if (update_->sent) send(UpdateWithdrawn{view_.epoch});
+  update_.reset();
+  return true;
+}
+
 void Member::expire_update() {
   std::string text = "not all members called update() in time";
   if (!update_->missing.empty()) text += "; missing: " + names_of(update_->missing);

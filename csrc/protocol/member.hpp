@@ -142,6 +142,9 @@ class Member {
   void whole(Time now, OpId op);                // whole result here, nothing owed to anybody
   void refuse(Time now, OpKey op, Status why);  // ignored after this member's Done
   Status request_update(Time now, Time deadline);
+  // The caller gives update() up: true, and no UpdateFinished follows. A view that is made already
+  // comes all the same. False: none waits, or its UpdateFinished stands in the outbox.
+  bool withdraw_update();
   Status request_leave(Time now, Time deadline);
 
   void tick(Time now);

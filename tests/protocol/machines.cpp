@@ -289,6 +289,18 @@ TEST_CASE("who can't join is told why and hung up on") {
   CHECK(refused(other, Hello{version, {}, info(other)}).find("too many") != std::string::npos);
 }
 
+TEST_CASE("an update() that is given up is withdrawn, and no end of it follows") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  CHECK(!member.withdraw_update());
+  REQUIRE(member.request_update(now, never).ok());
+  member.outbox.clear();
+  CHECK(member.withdraw_update());
+  REQUIRE(member.outbox.size() == 1);
+  const auto& sent = std::get<SendToCoordinator>(member.outbox[0]);
+  CHECK(std::get<UpdateWithdrawn>(sent.message).epoch == Epoch{1, 1});
+  CHECK(member.request_update(now, never).ok());
+}
+
 // A coordinator with the members me and other.
 Coordinator coordinator_of_two() {
   Coordinator coordinator({{77}, {}}, std::nullopt, now);

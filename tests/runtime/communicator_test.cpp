@@ -187,6 +187,17 @@ TEST_CASE("a cancelled operation ends, and the communicator stays usable") {
   require_ok(first);
 }
 
+TEST_CASE("a cancelled update() ends at once, counts no more, and can be called again") {
+  Cluster cluster(2);
+  const auto given_up = cluster.peers[0]->update(patience);
+  cluster.peers[0]->cancel(given_up);
+  const auto again = cluster.peers[0]->update(patience);
+  CHECK(ended(given_up).code() == Code::cancelled);
+  cluster.peers[0]->cancel(given_up);  // once more does nothing
+  require_ok(cluster.peers[1]->update(patience));
+  require_ok(again);
+}
+
 TEST_CASE("works that nobody holds end too, and callbacks come before close has returned") {
   std::atomic<int> calls = 0;
   {

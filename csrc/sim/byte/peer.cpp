@@ -229,17 +229,23 @@ void BytePeer::numbered(Posting& posting, OpKey key) {
 }
 
 void BytePeer::cancel(engine::Ticket ticket) {
+  if (ticket == update_) {
+    world_.say(name_ + " gives update() up");
+    update_deadline_ = world_.clock.now();
+    return engine_->cancel(ticket);
+  }
   const auto found = open_.find(ticket);
   if (found == open_.end()) return;
   found->second.cancelled = true;
   engine_->cancel(ticket);
 }
 
-void BytePeer::update(Duration limit) {
+engine::Ticket BytePeer::update(Duration limit) {
   world_.say(name_ + " calls update()");
   update_ = ++last_ticket_;
   update_deadline_ = world_.clock.now() + limit;
   engine_->update(update_, *update_deadline_);
+  return update_;
 }
 
 void BytePeer::leave(Duration limit) {

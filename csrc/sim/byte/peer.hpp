@@ -53,7 +53,7 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   // The user's calls; from inside a turn.
   Posting post(std::uint32_t tag, const CallShape& shape, Duration limit);
   void cancel(engine::Ticket ticket);
-  void update(Duration limit);
+  engine::Ticket update(Duration limit);
   void leave(Duration limit);
   // In a turn of this process, if it lives then.
   void after(Duration delay, std::function<void()> action);

@@ -119,6 +119,8 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   if (prng.chance(1, 40)) make_large(swarm);
   const Duration connect_limit = milliseconds(prng.between(3'000, 40'000));
   if (prng.chance(1, 2) && !loyal) swarm.connect_limit = connect_limit;
+  const std::uint64_t update_cancel_percent = share(prng, 40);
+  if (!loyal) swarm.update_cancel_percent = update_cancel_percent;
   return swarm;
 }
 

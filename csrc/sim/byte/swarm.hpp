@@ -43,6 +43,7 @@ struct ByteSwarm {
   std::uint64_t list_percent = 0;
   std::uint64_t mismatch_permille = 0;
   std::uint64_t cancel_permille = 0;
+  std::uint64_t update_cancel_percent = 0;
   std::uint64_t short_deadline_percent = 0;
   std::uint64_t late_percent = 0;
   std::uint64_t leave_permille = 0;

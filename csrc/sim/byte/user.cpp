@@ -128,9 +128,14 @@ void ByteUser::step_over() {
   in_step_ = false;
   const std::uint64_t every = world_.swarm.update_every;
   // Where all operations fail there is no hint either; newcomers may be what is missing.
-  if (hint_ || !committed_ || (every > 0 && step_ % every == 0))
-    return peer_.update(world_.swarm.deadline);
+  if (hint_ || !committed_ || (every > 0 && step_ % every == 0)) return update();
   think();
+}
+
+void ByteUser::update() {
+  const engine::Ticket ticket = peer_.update(world_.swarm.deadline);
+  if (!world_.faults_on || !world_.users.chance(world_.swarm.update_cancel_percent, 100)) return;
+  peer_.after(milliseconds(world_.users.below(1500)), [this, ticket] { peer_.cancel(ticket); });
 }
 
 void ByteUser::update_finished(const Status&) { think(); }

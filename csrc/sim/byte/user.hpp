@@ -35,6 +35,7 @@ class ByteUser {
   void go_on();
   void post(std::uint32_t tag);
   void step_over();
+  void update();
   std::uint32_t step_of_numbers() const;
 
   ByteWorld& world_;

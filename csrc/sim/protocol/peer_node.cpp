@@ -100,6 +100,15 @@ bool PeerNode::update(Duration deadline) {
   return true;
 }
 
+void PeerNode::cancel_update() {
+  if (!member_.withdraw_update()) return;
+  world_.say(name_, " gives update() up");
+  const Status status(Code::cancelled, "cancelled by its caller");
+  world_.checks.update_finished(*this, status);
+  if (caller) caller->update_finished(status);
+  drain();
+}
+
 void PeerNode::leave(Duration deadline) {
   const Time end = world_.clock.now() + deadline;
   if (!member_.request_leave(world_.clock.now(), end).ok()) return;

@@ -81,6 +81,7 @@ class PeerNode : public std::enable_shared_from_this<PeerNode> {
                             Duration deadline);
   void cancel(OpKey op);
   bool update(Duration deadline);
+  void cancel_update();
   void leave(Duration deadline);
   void after(Duration delay, std::function<void()> action);
 

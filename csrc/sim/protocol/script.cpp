@@ -9,7 +9,7 @@
 //   cut P Q                             all connections between the two break
 //   part P Q | join P Q                 nothing gets through between them any more, or does again
 //   post TAG P... [deadline S] [count N] [raise]
-//   cancel TAG#SEQ P
+//   cancel TAG#SEQ P | cancel update P...
 //   update P... [deadline S] | leave P... [deadline S]
 //   hold KIND [from P] [to P]           messages of this kind (or data, receipt) are held back
 //   release [KIND...]                   these kinds, or all, are held back no more
@@ -219,7 +219,9 @@ std::string Script::call(const Words& given) {
       if (!peer->update(deadline)) return "update() was refused";
     }
     if (words[0] == "leave") peer->leave(deadline);
-    if (words[0] == "cancel") {
+    if (words[0] == "cancel" && words[1] == "update") {
+      peer->cancel_update();
+    } else if (words[0] == "cancel") {
       const auto hash = words[1].find('#');
       if (hash == std::string::npos) return "cancel wants TAG#SEQ";
       peer->cancel({group_id(peer->group()),

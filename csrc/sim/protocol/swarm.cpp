@@ -62,6 +62,7 @@ Swarm draw_swarm(Prng& prng) {
   rates.clog = rate(prng, 300, 5'000);
   rates.pair_partition = rate(prng, 3'000, 20'000);
   rates.arrival = rate(prng, 1'000, 8'000);
+  swarm.update_cancel_percent = share(prng, 40);
   return swarm;
 }
 

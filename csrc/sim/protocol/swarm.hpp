@@ -40,6 +40,7 @@ struct Swarm {
   std::uint64_t raise_percent = 0;
   std::uint64_t mismatch_permille = 0;
   std::uint64_t cancel_permille = 0;
+  std::uint64_t update_cancel_percent = 0;
   std::uint64_t short_deadline_percent = 0;
   std::uint64_t late_percent = 0;
   std::uint64_t leave_permille = 0;

@@ -125,10 +125,28 @@ void User::batch_over() {
   const std::uint64_t every =
       world_.swarm.update_every * static_cast<std::uint64_t>(world_.swarm.depth);
   const bool scheduled = every > 0 && next_seq_ % every == 0;
-  if ((hint_ || scheduled) && peer_.update(world_.swarm.deadline)) return;
+  if ((hint_ || scheduled) && update()) return;
   think();
 }
 
-void User::update_finished(const Status&) { think(); }
+bool User::update() {
+  const int number = ++updates_;
+  if (!peer_.update(world_.swarm.deadline)) {
+    ++updates_;
+    return false;
+  }
+  if (world_.faults_on && world_.users.chance(world_.swarm.update_cancel_percent, 100)) {
+    const auto delay = std::chrono::milliseconds(world_.users.below(1500));
+    peer_.after(delay, [this, number] {
+      if (updates_ == number) peer_.cancel_update();
+    });
+  }
+  return true;
+}
+
+void User::update_finished(const Status&) {
+  ++updates_;
+  think();
+}
 
 }  // namespace pyccl::sim

@@ -34,6 +34,7 @@ class User final : public Caller {
   void post_side();
   void over(OpKey op);
   void batch_over();
+  bool update();
   protocol::Descriptor descriptor_of(std::uint32_t tag) const;
 
   World& world_;
@@ -44,6 +45,7 @@ class User final : public Caller {
   int open_ = 0;
   int side_open_ = 0;
   bool hint_ = false;  // of any operation of the batch: the same on all members (rule R11)
+  int updates_ = 0;    // begun and ended: odd while one waits
   std::uint32_t next_seq_ = 0;
   std::uint32_t stop_ = 0xffffffff;
 };
