@@ -14,6 +14,9 @@ constexpr Duration handshake_limit = 3s;
 constexpr Duration second_dialler_delay = 300ms;
 constexpr Duration backoff_first = 20ms;
 constexpr Duration backoff_last = 1s;
+// Until a peer that wants no more connections is asked again, since those that it counts may have
+// been dead ones.
+constexpr Duration limited_pause = 60s;
 constexpr std::size_t handshakes_max = 1024;
 
 }  // namespace
@@ -100,6 +103,8 @@ void Mesh::check_prepared(bool give_up) {
 
 bool Mesh::wants_dial(const Remote& remote) const {
   if (remote.info.addresses.empty()) return false;
+  // One by one: a volley would be refused but for one or two.
+  if (remote.limited && remote.dialling > 0) return false;
   const bool first_dialler = options_.self > remote.info.peer;
   const std::size_t wanted = first_dialler ? options_.connections : 1;
   return remote.connections + remote.dialling < wanted;
@@ -226,11 +231,21 @@ void Mesh::link_ended(Handshake& handshake, Status status) {
     adopt(handshake.link().to, handshake.take());
     return;
   }
-  ++remote.next_address;
-  const auto spread = static_cast<std::uint64_t>(remote.backoff.count()) / 2;
+  dial_later(remote, status.code());
+}
+
+void Mesh::dial_later(Remote& remote, Code why) {
+  const bool limited = why == Code::limit_exceeded;
+  if (limited) PYCCL_MARK("a peer takes no more connections");
+  remote.limited = remote.limited || limited;
+  if (!limited) ++remote.next_address;
+  // Without any connection it goes on: those that the peer counts are dead, and it will notice.
+  const bool content = limited && remote.connections + remote.dialling > 0;
+  const Duration least = content ? limited_pause : remote.backoff;
+  const auto spread = static_cast<std::uint64_t>(least.count()) / 2;
   remote.next_dial =
-      clock_.now() + remote.backoff + Duration(static_cast<std::int64_t>(prng_.below(spread + 1)));
-  remote.backoff = std::min(2 * remote.backoff, backoff_last);
+      clock_.now() + least + Duration(static_cast<std::int64_t>(prng_.below(spread + 1)));
+  if (!content) remote.backoff = std::min(2 * remote.backoff, backoff_last);
 }
 
 void Mesh::adopt(PeerId peer, std::unique_ptr<transport::Connection> connection) {
@@ -251,8 +266,10 @@ void Mesh::on_connections(PeerId peer, std::size_t open) {
   Remote& remote = found->second;
   const std::size_t before = std::exchange(remote.connections, open);
   if (open < before) {
-    // Not at once: if the peer is dying, its port is still open for a moment.
-    remote.next_dial = std::max(remote.next_dial, clock_.now() + backoff_first);
+    // Not at once: if the peer is dying, its port is still open for a moment. But the pause of one
+    // that had enough is over, since it takes another connection in the place of this one.
+    const Time soon = clock_.now() + backoff_first;
+    remote.next_dial = remote.limited ? soon : std::max(remote.next_dial, soon);
     if (open == 0 && options_.self < peer) remote.next_dial = clock_.now() + second_dialler_delay;
   }
   if (open == 0) {

@@ -3,6 +3,9 @@
 //
 // Of each pair the peer with the higher PeerId dials at once. The other one dials only if nothing
 // has come after a moment, so a pair connects when either side can reach the other.
+//
+// How many connections a pair has, the first dialler says, but the other side takes no more than
+// twice its own number. A dialler that has met this limit is content with what it has.
 #pragma once
 
 #include <cstdint>
@@ -70,6 +73,7 @@ class Mesh final : private HandshakeHost,
     std::size_t next_address = 0;
     Time next_dial;
     Duration backoff{};
+    bool limited = false;  // it has refused a link as one too many
   };
   struct Preparing {
     Epoch epoch;
@@ -80,6 +84,7 @@ class Mesh final : private HandshakeHost,
   void add(const protocol::MemberInfo&);
   void dial(Remote&);
   bool wants_dial(const Remote&) const;
+  void dial_later(Remote&, Code why);
   void check_prepared(bool give_up);
   void adopt(PeerId, std::unique_ptr<transport::Connection>);
   void settle_offers();

@@ -186,7 +186,7 @@ constexpr auto fields_of(const Link*) {
 constexpr auto fields_of(const LinkAccepted*) { return std::tuple{}; }
 
 constexpr auto fields_of(const LinkRefused*) {
-  return std::tuple{Field{"status", &LinkRefused::status}};
+  return std::tuple{Field{"status", &LinkRefused::status, reason_bytes_max}};
 }
 
 }  // namespace pyccl::protocol

@@ -1,10 +1,14 @@
-// The mesh on its own: dials whose outcome comes when nobody waits for it any more.
+// The mesh on its own: dials whose outcome comes when nobody waits for it any more, and peers that
+// want different numbers of connections.
 #include "engine/mesh.hpp"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
+
+#include "transport/inproc/network.hpp"
 
 using namespace pyccl;
 using namespace pyccl::engine;
@@ -71,7 +75,7 @@ class Host final : public MeshHost {
   void mesh_prepared(Epoch epoch, std::vector<PeerId> missing) override {
     prepared.emplace_back(epoch, std::move(missing));
   }
-  void mesh_broken(PeerId) override {}
+  void mesh_broken(PeerId) override { ++broken; }
   void mesh_restored(PeerId) override {}
   void on_segment(PeerId, const transport::SegmentHeader&, transport::ReadToken,
                   transport::MutablePieces&) override {}
@@ -82,6 +86,72 @@ class Host final : public MeshHost {
   void on_connections(PeerId, std::size_t) override {}
 
   std::vector<std::pair<Epoch, std::vector<PeerId>>> prepared;
+  int broken = 0;
+};
+
+// Keeps what was dialled, to count it and to break it.
+class WatchedNetwork final : public transport::Network {
+ public:
+  std::unique_ptr<transport::Stream> dial(const std::string& address,
+                                          transport::StreamObserver* observer) override {
+    auto stream = inproc.dial(address, observer);
+    dials.push_back(stream.get());
+    return stream;
+  }
+  Result<std::unique_ptr<transport::Listener>> listen(
+      const std::string& address, transport::AcceptObserver* observer) override {
+    return inproc.listen(address, observer);
+  }
+
+  transport::inproc::InprocNetwork inproc;
+  std::vector<transport::Stream*> dials;  // gone, if their connection is
+};
+
+// Two peers of which the first dials.
+struct Pair {
+  Pair(std::uint32_t first_wants, std::uint32_t second_wants)
+      : first(options(self, "first:1", first_wants), network, clock, first_host),
+        second(options(other, "second:1", second_wants), network, clock, second_host) {
+    REQUIRE(first.listen().ok());
+    REQUIRE(second.listen().ok());
+    second.connect({1, 2}, {7}, {{self, "default", {}, {"first:1"}}});
+    first.connect({1, 2}, {7}, {{other, "default", {}, {"second:1"}}});
+    advance(0s);
+  }
+
+  static MeshOptions options(PeerId peer, std::string listen, std::uint32_t connections) {
+    MeshOptions options;
+    options.self = peer;
+    options.listen = std::move(listen);
+    options.connections = connections;
+    options.segment_bytes = 1024;
+    return options;
+  }
+
+  void advance(Duration by) {
+    const Time end = clock.time + by;
+    for (;;) {
+      do {
+        first.flush();
+        second.flush();
+      } while (network.inproc.pump());
+      const auto due = earlier(first.next_deadline(), second.next_deadline());
+      if (clock.time == end && !(due && *due <= end)) return;
+      clock.time = std::max(clock.time, std::min(end, due.value_or(end)));
+      first.tick();
+      second.tick();
+    }
+  }
+
+  std::size_t connections() { return first.channel(other)->connections(); }
+  void break_dialled(std::size_t index) { network.dials[index]->fail(Status(Code::io, "broken")); }
+
+  WatchedNetwork network;
+  ManualClock clock;
+  Host first_host;
+  Host second_host;
+  Mesh first;
+  Mesh second;
 };
 
 }  // namespace
@@ -117,4 +187,44 @@ TEST_CASE("dials to a peer that was left out don't count when it is proposed aga
   REQUIRE(host.prepared.size() == 1);
   CHECK(host.prepared[0].first == Epoch{1, 4});
   CHECK(host.prepared[0].second == std::vector{other});
+}
+
+TEST_CASE("a peer that takes few connections is not asked for more again and again") {
+  Pair pair(64, 1);
+  REQUIRE(pair.connections() == 2);  // twice what it wants itself
+  CHECK(pair.network.dials.size() == 64);
+  pair.advance(50s);
+  CHECK(pair.network.dials.size() == 64);
+
+  SUBCASE("one that breaks is replaced") {
+    pair.break_dialled(0);
+    pair.advance(1s);
+    CHECK(pair.connections() == 2);
+    pair.advance(50s);
+    CHECK(pair.network.dials.size() <= 66);
+  }
+  SUBCASE("so are all, without a volley") {
+    pair.break_dialled(0);
+    pair.break_dialled(1);
+    pair.advance(1s);
+    CHECK(pair.first_host.broken == 1);
+    CHECK(pair.connections() == 2);
+    pair.advance(50s);
+    CHECK(pair.network.dials.size() <= 67);
+  }
+  SUBCASE("it is asked now and then, for what it counts may be dead") {
+    pair.advance(600s);
+    CHECK(pair.network.dials.size() > 66);
+    CHECK(pair.network.dials.size() < 76);
+    CHECK(pair.connections() == 2);
+  }
+}
+
+TEST_CASE("a peer may want fewer connections than its dialler") {
+  Pair pair(4, 2);
+  CHECK(pair.connections() == 4);
+  pair.break_dialled(2);
+  pair.advance(1s);
+  CHECK(pair.connections() == 4);
+  CHECK(pair.network.dials.size() == 5);
 }

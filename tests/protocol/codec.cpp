@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <set>
+#include <type_traits>
+
+#include "protocol/fields.hpp"
 
 using namespace pyccl;
 using namespace pyccl::protocol;
@@ -16,7 +19,41 @@ Bytes bytes_of(std::initializer_list<int> values) {
   return bytes;
 }
 
+template <class T>
+constexpr bool is_text = std::is_same_v<T, std::string> || std::is_same_v<T, Status>;
+
+// A text without a limit arrives as "", and nobody would notice.
+template <class T>
+void check_limits() {
+  if constexpr (requires { fields_of(static_cast<const T*>(nullptr)); }) {
+    const auto check = [](const auto& field) {
+      using Value = std::remove_reference_t<decltype(std::declval<T>().*field.member)>;
+      INFO(std::string(field.name));
+      if constexpr (is_text<Value>) {
+        CHECK(field.limit > 0);
+      } else if constexpr (requires { typename Value::value_type; }) {
+        CHECK(field.limit > 0);
+        CHECK((!is_text<typename Value::value_type> || field.item_limit > 0));
+        check_limits<typename Value::value_type>();
+      } else {
+        check_limits<Value>();
+      }
+    };
+    std::apply([&](const auto&... field) { (check(field), ...); },
+               fields_of(static_cast<const T*>(nullptr)));
+  }
+}
+
+template <class... Kinds>
+void check_limits_of(const std::variant<Kinds...>*) {
+  (check_limits<Kinds>(), ...);
+}
+
 }  // namespace
+
+TEST_CASE("every text and every list has its limit") {
+  check_limits_of(static_cast<const Message*>(nullptr));
+}
 
 TEST_CASE("random messages of every kind survive a round trip") {
   Prng prng(1);

@@ -37,6 +37,7 @@ void BytePeer::start() {
   if (mirror_) options.role = protocol::Role::mirror;
   options.listen = machine_ % 2 == 0 ? "0.0.0.0:0" : host_.name() + ":0";
   options.connections = world_.swarm.connections;
+  if (machine_ % 2 == 0) options.connections *= world_.swarm.connections_factor;
   options.segment_bytes = world_.swarm.segment_bytes;
   options.timing = world_.timing;
   if (world_.swarm.connect_limit.count() > 0) {

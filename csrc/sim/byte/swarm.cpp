@@ -121,6 +121,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   if (prng.chance(1, 2) && !loyal) swarm.connect_limit = connect_limit;
   const std::uint64_t update_cancel_percent = share(prng, 40);
   if (!loyal) swarm.update_cancel_percent = update_cancel_percent;
+  if (prng.chance(1, 4)) swarm.connections_factor = 5;
   return swarm;
 }
 

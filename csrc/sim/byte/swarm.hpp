@@ -34,6 +34,7 @@ struct ByteSwarm {
   int tags = 1;
   int depth = 1;  // operations of a tag that a user has in flight at once
   std::uint32_t connections = 2;
+  std::uint32_t connections_factor = 1;  // on every other machine: so many times as many
   std::uint32_t segment_bytes = 256;
   std::uint64_t count_most = 200;  // elements of an array
   std::uint64_t update_every = 0;  // operations; besides the hint
