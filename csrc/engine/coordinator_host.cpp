@@ -191,7 +191,12 @@ void CoordinatorHost::tick() {
   for (const auto& [peer, probing] : probes_) {
     if (probing->deadline <= now) late.push_back(peer);
   }
-  for (PeerId peer : late) conclude(peer, protocol::ProbeResult::unreachable);
+  for (PeerId peer : late) {
+    // The one before may have ended all: if a view can't be written, nothing is left.
+    const auto probe = probes_.find(peer);
+    if (probe == probes_.end() || probe->second->deadline > now) continue;
+    conclude(peer, protocol::ProbeResult::unreachable);
+  }
   // After the probes, so that a peer is not judged without the answer that has just come.
   if (machine_) {
     if (const auto due = machine_->next_deadline(); due && *due <= now) machine_->tick(now);

@@ -356,6 +356,24 @@ TEST_CASE("a view that can't be written is not sent, and the coordinator begins 
   CHECK(again.heard<protocol::View>()->epoch.incarnation == 2);
 }
 
+// One late probe more than the state can bear: the last member's end is a view to be written.
+TEST_CASE("late probes end together when a view can't be written") {
+  Pair pair;
+  for (Client* each : {&pair.first, &pair.second}) each->connection->close();
+  // They hear of the ends and dial both; no answer comes, since nothing is moved any more.
+  REQUIRE(pair.network.pump());
+  pair.host->end_turn();
+  pair.clock.time = pair.clock.time + 10s;
+  pair.store.fails = true;
+  pair.host->tick();
+  CHECK(pair.host->machine() == nullptr);
+  CHECK(pair.log_lines("the disk is full") == 1);
+
+  pair.store.fails = false;
+  pair.advance(2s);
+  CHECK(pair.host->incarnation() == 2);
+}
+
 TEST_CASE("a restarted coordinator has the next incarnation and waits for its members") {
   protocol::CoordinatorState state;
   {
