@@ -35,7 +35,11 @@ Status Mesh::listen() {
 }
 
 void Mesh::add(const protocol::MemberInfo& info) {
-  if (info.peer == options_.self || remotes_.contains(info.peer)) return;
+  if (info.peer == options_.self) return;
+  if (const auto known = remotes_.find(info.peer); known != remotes_.end()) {
+    known->second.info = info;  // a joiner may have got other addresses while it waited
+    return;
+  }
   Remote& remote = remotes_[info.peer];
   remote.info = info;
   remote.backoff = backoff_first;

@@ -117,6 +117,7 @@ class Coordinator {
   void handle(Time now, PeerId from, const Hello&);
   void handle(Time now, PeerId from, const Register&);
   Status may_join(PeerId from, const Hello&) const;
+  void note_joiner(const MemberInfo& joiner);
   void refuse_joiner(PeerId peer, Status why);
   void drop_joiner(PeerId peer);
   void welcome_member(Time now, PeerId from, Epoch its_epoch);

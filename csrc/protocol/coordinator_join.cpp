@@ -32,8 +32,10 @@ Status Coordinator::may_join(PeerId from, const Hello& hello) const {
   const auto same_hash = [&](const MemberInfo& other) {
     return other.group != peer.group && group_id(other.group) == group_id(peer.group);
   };
+  // Its addresses don't count: the host completes them from where the connection comes, and a peer
+  // may come back by another route.
   const auto duplicate = [&](const MemberInfo& other) {
-    return other.peer == peer.peer && other != peer;
+    return other.peer == peer.peer && (other.group != peer.group || other.role != peer.role);
   };
   for (const auto* peers : {&state_.view.members, &joiners_}) {
     for (const MemberInfo& other : *peers) {
@@ -75,7 +77,7 @@ void Coordinator::handle(Time now, PeerId from, const Hello& hello) {
     return welcome_member(now, from, {});
   }
   contacts_.insert_or_assign(from, Contact(now));
-  if (!is_joiner(from)) joiners_.push_back(hello.member);
+  note_joiner(hello.member);
   send(from, welcome());
   if (candidate_ && candidate_->find(from) != nullptr) {
     PYCCL_MARK("joiner came back while its view is prepared");
@@ -83,6 +85,22 @@ void Coordinator::handle(Time now, PeerId from, const Hello& hello) {
   }
   note("peer " + to_string(from) + " waits to join");
   tell_pending();
+}
+
+// One that comes again is where its last addresses say, also in the view that is prepared with it.
+void Coordinator::note_joiner(const MemberInfo& joiner) {
+  const auto known = std::ranges::find(joiners_, joiner.peer, &MemberInfo::peer);
+  if (known == joiners_.end()) {
+    joiners_.push_back(joiner);
+    return;
+  }
+  if (*known == joiner) return;
+  PYCCL_MARK("joiner came back with other addresses");
+  *known = joiner;
+  if (!candidate_) return;
+  for (MemberInfo& member : candidate_->members) {
+    if (member.peer == joiner.peer) member = joiner;
+  }
 }
 
 void Coordinator::handle(Time now, PeerId from, const Register& peer) {

@@ -281,12 +281,44 @@ TEST_CASE("who can't join is told why and hung up on") {
   named.group = std::string(name_bytes_max + 1, 'g');
   CHECK(refused(other, Hello{version, {}, named}).find("longer") != std::string::npos);
   MemberInfo twin = info(me);
-  twin.addresses = {"elsewhere:1"};
+  twin.role = Role::mirror;
   CHECK(refused(me, Hello{version, {}, twin}).find("same id") != std::string::npos);
   for (std::uint64_t i = 0; i < joiners_max; ++i) {
     coordinator.receive(now, {100 + i}, Hello{version, {}, info({100 + i})});
   }
   CHECK(refused(other, Hello{version, {}, info(other)}).find("too many") != std::string::npos);
+}
+
+// Its connection may be dead for a while before the coordinator notices.
+TEST_CASE("a joiner that comes back by another route stays one, with its new addresses") {
+  const auto joiner_at = [](std::string address) {
+    MemberInfo joiner = info(other);
+    joiner.addresses = {std::move(address)};
+    return joiner;
+  };
+  Coordinator coordinator({{77}, {}}, std::nullopt, now);
+  coordinator.receive(now, me, Hello{version, {}, info(me)});
+  coordinator.receive(now, other, Hello{version, {}, joiner_at("10.0.0.1:5")});
+  coordinator.receive(now, other, Hello{version, {}, joiner_at("10.0.0.2:5")});
+  CHECK(said_to<NotAdmitted>(coordinator, other).empty());
+  CHECK(coordinator.joiner_count() == 1);
+
+  coordinator.receive(now, me, Update{coordinator.view().epoch});
+  REQUIRE(said_to<Prepare>(coordinator, other).size() == 1);
+  const View prepared = said_to<Prepare>(coordinator, other).back().view;
+  CHECK(*prepared.find(other) == joiner_at("10.0.0.2:5"));
+  coordinator.receive(now, other, Hello{version, {}, joiner_at("10.0.0.3:5")});
+  CHECK(*said_to<Prepare>(coordinator, other).back().view.find(other) == joiner_at("10.0.0.3:5"));
+
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  coordinator.receive(now, me, Prepared{prepared.epoch, {}});
+  coordinator.receive(now, other, Prepared{prepared.epoch, {}});
+  REQUIRE(coordinator.view().find(other) != nullptr);
+  CHECK(*coordinator.view().find(other) == joiner_at("10.0.0.3:5"));
+  // It may not have heard of its admission. What is in a view stays as it is.
+  coordinator.receive(now, other, Hello{version, {}, joiner_at("10.0.0.4:5")});
+  CHECK(said_to<NotAdmitted>(coordinator, other).empty());
+  CHECK(*coordinator.view().find(other) == joiner_at("10.0.0.3:5"));
 }
 
 TEST_CASE("an update() that is given up is withdrawn, and no end of it follows") {

@@ -43,6 +43,9 @@ class CheckCalls final : public Check {
     }
   }
   void ended(const PeerNode& peer, const Status& status) override {
+    if (status.reason().find("same id") != std::string::npos) {
+      world_.fail("join", peer.name() + " was taken for another peer: " + status.reason());
+    }
     if (status.code() == Code::coordinator_unavailable && calm_for(decided_after)) {
       world_.fail("liveness", peer.name() + " ends: " + status.reason());
     }

@@ -105,8 +105,17 @@ void CoordinatorNode::receive(const Line& line, const protocol::Message& message
     if (!from) return;
   }
   world_.say_message("coordinator <- ", from, message);
-  life_->machine->receive(world_.clock.now(), from, message);
+  life_->machine->receive(world_.clock.now(), from, completed(line, message));
   drain();
+}
+
+// Addresses are completed by what is known of the other end, which is not the same each time.
+protocol::Message CoordinatorNode::completed(const Line& line, protocol::Message message) const {
+  if (auto* hello = std::get_if<protocol::Hello>(&message)) {
+    const std::string route = "/" + std::to_string(world_.routes[line->machine(0)]);
+    for (std::string& address : hello->member.addresses) address += route;
+  }
+  return message;
 }
 
 void CoordinatorNode::line_broken(const Line& line) {

@@ -47,6 +47,7 @@ class CoordinatorNode {
 
   bool accept(const Line& line);
   void receive(const Line& line, const protocol::Message& message);
+  protocol::Message completed(const Line& line, protocol::Message message) const;
   void line_broken(const Line& line);
   void drain();
   bool perform(const protocol::CoordinatorEffect& effect);

@@ -86,6 +86,7 @@ void Faults::reset_control() {
   if (!peer || !peer->coordinator_line()) return;
   const bool half_open = world_.faults.chance(1, 4);
   world_.say("connection of ", peer->name(), " to the coordinator breaks");
+  ++world_.routes[peer->machine()];
   peer->coordinator_line()->reset(half_open ? some(0, 5000) : some(0, 30),
                                   half_open ? some(0, 5000) : some(0, 30));
 }

@@ -7,6 +7,7 @@
 //   repeat N COMMAND
 //   kill P | lose P | pause P | resume P      of the process, or with its machine; also coordinator
 //   cut P Q                             all connections between the two break
+//   move P                              its host gets another address, and only P notices that
 //   part P Q | join P Q                 nothing gets through between them any more, or does again
 //   post TAG P... [deadline S] [count N] [raise]
 //   cancel TAG#SEQ P | cancel update P...
@@ -99,7 +100,8 @@ std::string Script::perform(const Words& words) {
       {"file", &Script::file},    {"repeat", &Script::repeat}, {"join", &Script::network},
       {"post", &Script::post},    {"cancel", &Script::call},   {"update", &Script::call},
       {"leave", &Script::call},   {"hold", &Script::hold},     {"release", &Script::hold},
-      {"run", &Script::time},     {"until", &Script::time},    {"expect", &Script::time}};
+      {"move", &Script::move},    {"run", &Script::time},      {"until", &Script::time},
+      {"expect", &Script::time}};
   const auto found = commands.find(words[0]);
   if (found == commands.end()) return "unknown command " + words[0];
   problem_.clear();
@@ -204,6 +206,14 @@ std::string Script::network(const Words& words) {
       if (there || back) connection->reset(step, step);
     }
   }
+  return "";
+}
+
+std::string Script::move(const Words& words) {
+  const auto peer = words.size() == 2 ? world_.peer_at(machine_named(words[1])) : nullptr;
+  if (!peer || !peer->coordinator_line()) return "move whom?";
+  ++world_.routes[peer->machine()];
+  peer->coordinator_line()->reset(step, patience);
   return "";
 }
 

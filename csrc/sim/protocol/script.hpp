@@ -52,6 +52,7 @@ class Script {
   std::string start(const Words& words);
   std::string stop(const Words& words);
   std::string network(const Words& words);
+  std::string move(const Words& words);
   std::string call(const Words& words);
   std::string post(const Words& words);
   std::string hold(const Words& words);

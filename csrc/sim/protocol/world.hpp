@@ -73,6 +73,7 @@ class World {
   Checks checks;
   CoordinatorNode coordinator;
   int groups;
+  std::map<MachineId, int> routes;  // from where it is seen to come now, by its number
   bool faults_on = false;
   bool stopping = false;  // users end, each at its number
   Time healed = never;    // when the last fault ended
