@@ -17,7 +17,7 @@ constexpr Duration backoff_last = 1s;
 // Until a peer that wants no more connections is asked again, since those that it counts may have
 // been dead ones.
 constexpr Duration limited_pause = 60s;
-constexpr std::size_t handshakes_max = 1024;
+constexpr std::size_t handshakes_max = 512;  // half the descriptors that a process usually has
 
 }  // namespace
 
@@ -183,8 +183,16 @@ void Mesh::close(const Status& reason) {
 }
 
 void Mesh::on_accepted(std::unique_ptr<transport::Stream> stream) {
-  // Strangers cost a bounded number of connections for a bounded time.
-  if (closed_ || handshakes_.size() >= handshakes_max) return;
+  if (closed_) return;
+  // Strangers cost a bounded number of connections for a bounded time. The one that has been silent
+  // for longest makes room, since a member's offer comes with its first packet.
+  if (handshakes_.size() >= handshakes_max) {
+    const auto silent = std::ranges::find_if(handshakes_, [&](const auto& handshake) {
+      return !handshake->over() && !handshake->dialled() && handshake->link().to != options_.self;
+    });
+    if (silent == handshakes_.end()) return;
+    (*silent)->give_up();
+  }
   handshakes_.push_back(std::make_unique<Handshake>(handshake_host(), std::move(stream),
                                                     clock_.now() + handshake_limit));
 }

@@ -107,6 +107,22 @@ class WatchedNetwork final : public transport::Network {
   std::vector<transport::Stream*> dials;  // gone, if their connection is
 };
 
+// Dials, and then says nothing.
+class Stranger final : public transport::StreamObserver {
+ public:
+  void on_connected() override { connected = true; }
+  void on_readable() override {
+    closed = true;
+    stream->close();
+  }
+  void on_writable() override {}
+  void on_failed(Status) override { closed = true; }
+
+  bool connected = false;
+  bool closed = false;
+  std::unique_ptr<transport::Stream> stream;
+};
+
 // Two peers of which the first dials.
 struct Pair {
   Pair(std::uint32_t first_wants, std::uint32_t second_wants)
@@ -227,4 +243,20 @@ TEST_CASE("a peer may want fewer connections than its dialler") {
   pair.advance(1s);
   CHECK(pair.connections() == 4);
   CHECK(pair.network.dials.size() == 5);
+}
+
+TEST_CASE("strangers who say nothing keep no member out") {
+  Pair pair(2, 2);
+  std::vector<Stranger> strangers(700);
+  for (Stranger& each : strangers) each.stream = pair.network.inproc.dial("second:1", &each);
+  pair.advance(10ms);
+  const auto closed = std::ranges::count_if(strangers, &Stranger::closed);
+  CHECK(closed == 700 - 512);
+  CHECK(strangers.front().closed);
+  pair.break_dialled(0);
+  pair.advance(1s);
+  CHECK(pair.connections() == 2);
+  // They are not waited for without end either.
+  pair.advance(3s);
+  CHECK(std::ranges::all_of(strangers, &Stranger::closed));
 }
