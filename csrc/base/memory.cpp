@@ -53,6 +53,7 @@ LargeBuffer MemoryPool::take(std::size_t bytes) {
   if (best == idle_.end()) {
     // What does not fit would only add up.
     idle_.clear();
+    if (bytes > bytes_max_) throw std::bad_alloc();
     return LargeBuffer(bytes);
   }
   LargeBuffer found = std::move(*best);
@@ -71,15 +72,16 @@ std::size_t MemoryPool::idle_bytes() const {
 }
 
 std::byte* SlotPool::take() {
-  ++out_;
   if (!idle_.empty()) {
     std::byte* slot = idle_.back();
     idle_.pop_back();
+    ++out_;
     return slot;
   }
   auto* slot = static_cast<std::byte*>(
       std::aligned_alloc(slot_alignment, round_up(slot_bytes_, slot_alignment)));
   if (slot == nullptr) throw std::bad_alloc();
+  ++out_;
   return slot;
 }
 

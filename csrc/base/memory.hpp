@@ -26,16 +26,19 @@ class LargeBuffer {
 };
 
 // Keeps what was given back, so that the next operation of the same size finds warm pages. trim()
-// lets go of it.
+// lets go of it. Throws std::bad_alloc if there is no such memory, with nothing kept any more.
 class MemoryPool {
  public:
   LargeBuffer take(std::size_t bytes);
+  // For tests of what happens without memory: larger buffers are not to be had.
+  void limit(std::size_t bytes) { bytes_max_ = bytes; }
   void give_back(LargeBuffer buffer);
   void trim() { idle_.clear(); }
   std::size_t idle_bytes() const;
 
  private:
   std::vector<LargeBuffer> idle_;
+  std::size_t bytes_max_ = ~std::size_t{0};
 };
 
 // Cache-sized pieces of equal length, last in first out, so that a slot is warm when it is used.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -34,8 +35,13 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
     const transport::Channel* channel = host_.channel(peer);
     return peer == self_ || (channel != nullptr && channel->same_host());
   });
-  operation->begin(id, attempt, self_, peers,
-                   near ? collectives::Reach::same_host : collectives::Reach::network);
+  const Status begun =
+      operation->begin(id, attempt, self_, peers,
+                       near ? collectives::Reach::same_host : collectives::Reach::network);
+  if (!begun.ok()) {
+    host_.operation_refused(id.key, begun);
+    return;
+  }
   const auto early = stashed_.find(id);
   if (early != stashed_.end()) {
     PYCCL_MARK("data comes before the operation is posted");
@@ -52,7 +58,7 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
 void Executor::replay(Operation& operation, const Stashed& stashed) {
   transport::MutablePieces target;
   const transport::ReadToken token = ++local_token_;
-  operation.segment(stashed.from, stashed.header, token, target);
+  deliver(operation, stashed.from, stashed.header, token, target);
   if (target.empty()) return;
   std::size_t done = 0;
   for (const MutableByteView piece : target.view()) {
@@ -136,11 +142,24 @@ void Executor::segment(PeerId from, const transport::SegmentHeader& header,
                        (operation->id() == header.op || PYCCL_MUTANT("forget-epoch-on-data"));
   if (!current) {
     if (header.op.epoch == epoch_ && finished(header.op.key)) return;
+    // Its attempt could not begin, so it has been refused: a decision follows.
+    if (operation != nullptr && operation->id() == header.op) return;
     stash(from, header, token, target);
     return;
   }
-  operation->segment(from, header, token, target);
+  deliver(*operation, from, header, token, target);
   if (header.empty) check_whole(*operation);
+}
+
+// Without memory for what arrives it is thrown away, so the operation can't become whole here.
+void Executor::deliver(Operation& operation, PeerId from, const transport::SegmentHeader& header,
+                       transport::ReadToken token, transport::MutablePieces& target) {
+  try {
+    operation.segment(from, header, token, target);
+  } catch (const std::bad_alloc&) {
+    target = {};
+    host_.operation_refused(operation.id().key, operation.out_of_memory());
+  }
 }
 
 void Executor::stash(PeerId from, const transport::SegmentHeader& header,

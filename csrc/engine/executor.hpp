@@ -73,6 +73,8 @@ class Executor {
   void stash(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
              transport::MutablePieces& target);
   void replay(Operation&, const Stashed&);
+  void deliver(Operation&, PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+               transport::MutablePieces& target);
   void check_whole(Operation&);
   bool send_one(Operation&, PeerId, transport::Channel&);
   std::uint64_t eager_budget(const Operation&) const;

@@ -2,6 +2,8 @@
 #include "engine/operation.hpp"
 
 #include <algorithm>
+#include <new>
+#include <string>
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
@@ -59,8 +61,38 @@ collectives::AllReduceShape Operation::shape_of(const PartMemory& part) const {
   return {static_cast<Rank>(peers_.size()), part.count(), kernels::size_of(part.dtype())};
 }
 
-void Operation::begin(OpId id, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
-                      collectives::Reach reach) {
+// Alone and without a factor the result is the input, so nothing needs to be kept.
+Backup Operation::backup_for(bool uses_partial) const {
+  if (peers_.size() == 1 && weight_ == 1.0 && !uses_partial) return Backup::none;
+  return algorithm_ == collectives::Algorithm::one_shot ? Backup::snapshot : Backup::ranges;
+}
+
+Status Operation::begin(OpId id, std::uint32_t attempt, PeerId self,
+                        const std::vector<PeerId>& peers, collectives::Reach reach) {
+  try {
+    run(id, attempt, self, peers, reach);
+    return {};
+  } catch (const std::bad_alloc&) {
+    halt();
+    return out_of_memory();
+  }
+}
+
+Status Operation::out_of_memory() const {
+  std::uint64_t bytes = 0;
+  for (const PartMemory& part : memory_) bytes += part.bytes();
+  return Status(Code::limit_exceeded,
+                "rank " + std::to_string(self_rank_) + " has too little memory for " +
+                    to_string(descriptor_) +
+                    ": beyond the arrays it may need as much as they hold, " +
+                    std::to_string(bytes) +
+                    " bytes. Free memory there, reduce less at once, or give outputs apart from "
+                    "the inputs",
+                peers_[static_cast<std::size_t>(self_rank_)]);
+}
+
+void Operation::run(OpId id, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
+                    collectives::Reach reach) {
   halt();
   id_ = id;
   attempt_ = attempt;
@@ -72,7 +104,7 @@ void Operation::begin(OpId id, std::uint32_t attempt, PeerId self, const std::ve
   bytes_sent_ = bytes_received_ = 0;
   told_whole_ = false;
   running_ = true;
-  const Rank rank = rank_of(self);
+  const Rank rank = self_rank_ = rank_of(self);
   PYCCL_ASSERT(rank >= 0);
   const auto forced = static_cast<collectives::Algorithm>(descriptor_.algorithm);
   for (std::size_t i = 0; i < memory_.size(); ++i) {
@@ -80,7 +112,8 @@ void Operation::begin(OpId id, std::uint32_t attempt, PeerId self, const std::ve
     const collectives::AllReduceShape shape = shape_of(part);
     algorithm_ = collectives::choose_all_reduce(shape, forced);
     collectives::Plan plan = collectives::make_all_reduce(algorithm_, rank, shape, reach);
-    part.begin(uses_partial(plan), algorithm_ == collectives::Algorithm::one_shot);
+    const bool partial = uses_partial(plan);
+    part.begin(partial, backup_for(partial));
     const PartRunOptions options{static_cast<std::uint16_t>(i), rank, weight_,
                                  static_cast<kernels::ReduceOp>(descriptor_.reduce_op),
                                  descriptor_.segment_bytes};

@@ -33,9 +33,12 @@ class Operation {
   double weight() const { return weight_; }
   const OpId& id() const { return id_; }
 
-  // Begins an attempt among `peers`, in rank order; what an earlier one did is undone first.
-  void begin(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
-             collectives::Reach reach);
+  // Begins an attempt among `peers`, in rank order; what an earlier one did is undone first. Not
+  // ok: there is no memory for it, nothing runs, and the operation is to be refused.
+  Status begin(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
+               collectives::Reach reach);
+  // What to tell the others where memory runs out.
+  Status out_of_memory() const;
   // Ends the present attempt, if one runs; no segment of it is asked for or accepted any more.
   void halt();
   // The result stands, or the inputs get back what they held. Halts.
@@ -65,6 +68,9 @@ class Operation {
   OperationInfo info(Time now, bool peers_pending) const;
 
  private:
+  void run(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
+           collectives::Reach reach);
+  Backup backup_for(bool uses_partial) const;
   std::int32_t rank_of(PeerId) const;
   collectives::AllReduceShape shape_of(const PartMemory&) const;
 
@@ -81,6 +87,7 @@ class Operation {
   bool told_whole_ = false;
   std::vector<PeerId> peers_;
   std::map<PeerId, Rank> ranks_;
+  Rank self_rank_ = 0;
   std::vector<bool> posted_;
   Contributors contributors_;
   std::vector<std::unique_ptr<PartRun>> parts_;

@@ -44,13 +44,12 @@ void PartMemory::seal(std::uint32_t segment_bytes) {
 // Makes one run of each sequence of arrays smaller than `small_bytes`.
 void PartMemory::pack(std::uint64_t small_bytes) {
   std::vector<Run> runs;
-  std::uint64_t packed = 0;
   bool extends = false;
   for (const Run& run : runs_) {
     const bool small = run.size < small_bytes;
     if (small) {
-      arrays_.push_back({packed, run.size, run.input, run.output, false, no_work});
-      packed += run.size;
+      arrays_.push_back({packed_bytes_, run.size, run.input, run.output, false, no_work});
+      packed_bytes_ += run.size;
     }
     if (small && extends) {
       runs.back().size += run.size;
@@ -60,33 +59,38 @@ void PartMemory::pack(std::uint64_t small_bytes) {
     }
     extends = small;
   }
-  packed_ = pool_->take(packed);
-  std::uint64_t at = 0;
-  in_place_ = false;
-  for (Run& run : runs) {
-    if (run.packed) {
-      run.input = run.output = packed_.data() + at;
-      at += run.size;
-    }
-    in_place_ = in_place_ || run.overwrites();
-  }
   runs_ = std::move(runs);
+  in_place_ = std::ranges::any_of(runs_, &Run::overwrites);
 }
 
-void PartMemory::begin(bool uses_partial, bool snapshot) {
+// Not before the first attempt, so that a lack of memory is met in one place.
+void PartMemory::take_packed() {
+  if (packed_bytes_ == 0 || packed_.size() > 0) return;
+  packed_ = pool_->take(packed_bytes_);
+  std::uint64_t at = 0;
+  for (Run& run : runs_) {
+    if (!run.packed) continue;
+    run.input = run.output = packed_.data() + at;
+    at += run.size;
+  }
+}
+
+void PartMemory::begin(bool uses_partial, Backup backup) {
+  const bool snapshot = backup == Backup::snapshot;
   // Partial sums and snapshots need the work buffer for themselves.
   const bool work_for_all = uses_partial || snapshot;
-  if (work_for_all || work_for_all_) restore();
+  if (work_for_all || work_for_all_ || backup == Backup::none) restore();
   work_for_all_ = work_for_all;
   for (const ByteRange& range : overwritten_) stale_.add(range);
   overwritten_.clear();
   if (PYCCL_MUTANT("no-restore-on-retry")) stale_.clear();
+  take_packed();
   // The caller's arrays are the backup of what is packed.
   for (const Run& array : arrays_) {
     std::memcpy(packed_.data() + array.begin, array.input, array.size);
   }
-  divide_work(work_for_all);
-  keeps_overwritten_ = in_place_ && !snapshot;
+  divide_work(work_for_all, uses_partial || backup != Backup::none);
+  keeps_overwritten_ = in_place_ && backup == Backup::ranges;
   snapshot_ = false;
   if (snapshot) {
     keep({0, bytes_});
@@ -95,11 +99,11 @@ void PartMemory::begin(bool uses_partial, bool snapshot) {
   }
 }
 
-void PartMemory::divide_work(bool packed_too) {
+void PartMemory::divide_work(bool packed_too, bool overwritten_too) {
   std::uint64_t size = 0;
   for (Run& run : runs_) {
     run.work = no_work;
-    if (!run.overwrites() && !(run.packed && packed_too)) continue;
+    if (!(run.overwrites() && overwritten_too) && !(run.packed && packed_too)) continue;
     run.work = size;
     size += run.size;
   }

@@ -23,6 +23,13 @@
 
 namespace pyccl::engine {
 
+// What keeps the input while results overwrite it in place.
+enum class Backup {
+  none,      // the result is the input
+  ranges,    // each range just before its result
+  snapshot,  // all of it at once: the plan may overwrite the input while it is still being sent
+};
+
 class PartMemory {
  public:
   PartMemory(kernels::DataType dtype, MemoryPool& pool) : dtype_(dtype), pool_(&pool) {}
@@ -33,9 +40,9 @@ class PartMemory {
   // After the last add(): packs what is scattered too much.
   void seal(std::uint32_t segment_bytes);
 
-  // Begins an attempt: the input is what the caller gave. `snapshot`: sends read a copy, because
-  // the plan may overwrite the input while it is still being sent.
-  void begin(bool uses_partial, bool snapshot);
+  // Begins an attempt: the input is what the caller gave. All memory of the attempt is taken here,
+  // before anything is sent; std::bad_alloc leaves the arrays as they were, or restore() does.
+  void begin(bool uses_partial, Backup backup);
   // Puts back all that was overwritten. Idempotent.
   void restore();
   // The result is final: packed arrays are written.
@@ -90,7 +97,8 @@ class PartMemory {
   std::size_t first_run(std::uint64_t offset) const;
   bool too_scattered(std::uint32_t segment_bytes) const;
   void pack(std::uint64_t small_bytes);
-  void divide_work(bool packed_too);
+  void take_packed();
+  void divide_work(bool packed_too, bool overwritten_too);
   void keep(ByteRange range);
   void settle(ByteRange range);
 
@@ -103,6 +111,7 @@ class PartMemory {
   bool work_for_all_ = false;
   bool keeps_overwritten_ = false;
   bool snapshot_ = false;
+  std::uint64_t packed_bytes_ = 0;
   LargeBuffer packed_;
   LargeBuffer work_;
   std::vector<ByteRange> overwritten_;  // in this attempt; kept in work_

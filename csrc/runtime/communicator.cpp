@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -69,6 +70,7 @@ class Loop final : public WorkDriver {
  private:
   void turn(Time until);
   void finish_turn();
+  void end_without_memory();
   void execute(Command& command);
   void dispatch();
   void on(engine::ViewChanged& event);
@@ -95,6 +97,7 @@ class Loop final : public WorkDriver {
   std::vector<Command> batch_;
   std::vector<engine::PeerEvent> events_;
   std::optional<Status> ended_;  // never ok
+  bool out_of_memory_ = false;
 
   mutable std::mutex snapshot_mutex_;
   ViewSnapshot snapshot_;
@@ -127,11 +130,30 @@ bool Loop::drive(const Work& work, Duration at_most) {
 }
 
 void Loop::turn(Time until) {
-  // A caller that drives has queued its command without waking anybody, so the wait must not sleep
-  // over it.
-  const Time due = peer_->next_deadline().value_or(never);
-  reactor_.run_once(commands_.empty() ? std::min(until, due) : reactor_.now());
-  finish_turn();
+  try {
+    // A caller that drives has queued its command without waking anybody, so the wait must not
+    // sleep over it.
+    const Time due = peer_->next_deadline().value_or(never);
+    reactor_.run_once(commands_.empty() ? std::min(until, due) : reactor_.now());
+    finish_turn();
+  } catch (const std::bad_alloc&) {
+    end_without_memory();
+  }
+}
+
+// The memory of operations is not what lacks (engine/operation.cpp refuses those), so nobody knows
+// what was left undone: this communicator ends, and to the others it has died.
+void Loop::end_without_memory() {
+  out_of_memory_ = true;
+  note_end(Status(Code::limit_exceeded,
+                  "the process has run out of memory, so this communicator has ended"));
+  for (Command& command : batch_) {
+    if (command.work && !std::holds_alternative<Cancel>(command.call)) {
+      command.work->finish(*ended_, {});
+    }
+  }
+  batch_.clear();
+  shared_.stop();
 }
 
 void Loop::finish_turn() {
@@ -206,6 +228,7 @@ void Loop::on(engine::Finished& event) {
     PYCCL_ASSERT(ended_);  // a call that the end overtook has got the end's status
     return;
   }
+  if (out_of_memory_ && !event.status.ok()) event.status = *ended_;
   node.mapped()->finish(std::move(event.status), std::move(event.info));
 }
 

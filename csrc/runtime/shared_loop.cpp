@@ -65,18 +65,24 @@ bool SharedLoop::drive(const std::function<bool()>& over, Duration at_most) {
     return false;
   }
   drives_.fetch_add(1);
-  if (!owner_.try_lock()) {
-    reactor_.wake();
-    owner_.lock();
-  }
+  const Turn turn(*this);
   const Time begin = reactor_.update_time();
   const Time end = at_most < never - begin ? begin + at_most : never;
   while (!over() && !stopped() && reactor_.now() < end) body_.turn(end);
-  const bool busy = body_.busy();
-  owner_.unlock();
-  driving_.store(false);
-  if (busy || stopped()) nudge();
   return true;
+}
+
+SharedLoop::Turn::Turn(SharedLoop& loop) : loop_(loop), owner_(loop.owner_, std::try_to_lock) {
+  if (owner_.owns_lock()) return;
+  loop_.reactor_.wake();
+  owner_.lock();
+}
+
+SharedLoop::Turn::~Turn() {
+  const bool busy = loop_.body_.busy();
+  owner_.unlock();
+  loop_.driving_.store(false);
+  if (busy || loop_.stopped()) loop_.nudge();
 }
 
 }  // namespace pyccl::runtime

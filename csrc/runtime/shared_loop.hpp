@@ -40,6 +40,19 @@ class SharedLoop {
   bool drive(const std::function<bool()>& over, Duration at_most);
 
  private:
+  // A driver in the loop; goes however the driver leaves.
+  class Turn {
+   public:
+    explicit Turn(SharedLoop& loop);
+    ~Turn();
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    SharedLoop& loop_;
+    std::unique_lock<std::mutex> owner_;
+  };
+
   void linger();
   void nudge();
 

@@ -104,3 +104,47 @@ TEST_CASE("weights that are all 0 are refused, alone and in company") {
     CHECK(host.whole == 0);
   }
 }
+
+TEST_CASE("an attempt without memory is refused before anything of it runs") {
+  Host host;
+  Executor executor(host, self, 1 << 20);
+  executor.install(view_of({1, 1}, {self, other}));
+  std::vector<float> values(1 << 20, 1.0f);
+  executor.pools().memory.limit(1 << 20);
+  const OpId op{{1, 1}, key};
+  executor.add(key, operation_on(values, 1.0, executor));
+  executor.start(op, 1, {self, other});
+  REQUIRE(host.refused);
+  CHECK(host.refused->code() == Code::limit_exceeded);
+  CHECK(host.refused->peer() == self);
+  CHECK(host.refused->reason().find("4194304 bytes") != std::string::npos);
+  CHECK(!executor.find(key)->running());
+  // What the others send meanwhile is for nobody.
+  CHECK(!early(executor, other, op, 1000, 1));
+  CHECK(executor.load().stash_bytes == 0);
+  executor.finish(key, false);
+  CHECK(values == std::vector<float>(1 << 20, 1.0f));
+
+  executor.add({key.group, key.tag, 1}, operation_on(values, 1.0, executor));
+  executor.pools().memory.limit(1 << 23);
+  host.refused.reset();
+  executor.start({{1, 1}, {key.group, key.tag, 1}}, 1, {self, other});
+  CHECK(!host.refused);
+  CHECK(executor.find({key.group, key.tag, 1})->running());
+}
+
+TEST_CASE("a retry that needs more memory than there is leaves the arrays as they were") {
+  Host host;
+  Executor executor(host, self, 1 << 20);
+  std::vector<float> values(1 << 18, 1.0f);
+  executor.install(view_of({1, 1}, {self}));
+  executor.add(key, operation_on(values, 1.0, executor));
+  executor.start({{1, 1}, key}, 1, {self});  // takes nothing, and is whole
+  CHECK(host.whole == 1);
+  executor.pools().memory.limit(0);
+  executor.install(view_of({1, 2}, {self, other}));
+  executor.start({{1, 2}, key}, 2, {self, other});
+  REQUIRE(host.refused);
+  executor.finish(key, false);
+  CHECK(values == std::vector<float>(1 << 18, 1.0f));
+}

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <new>
 #include <numeric>
 #include <vector>
 
@@ -89,22 +90,22 @@ TEST_CASE("a list of arrays: results go in, a failure leaves what was there") {
     const std::vector<std::int32_t> before = list.read(true);
     const std::uint64_t all = list.memory.bytes();
     const std::uint64_t third = all / 12 * 4;
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, 0, all);
     list.memory.restore();
     CHECK(list.read(true) == before);
     // Attempts that end early and cut the list in other places.
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, 4 * 101, third);
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, all / 32 * 16, all);
     list.memory.restore();
     CHECK(list.read(true) == before);
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, 4 * 7, third);
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, 4 * 99, all / 32 * 16);
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     overwrite(list, 0, all);
     list.memory.publish();
     std::vector<std::int32_t> wanted = before;
@@ -121,7 +122,7 @@ TEST_CASE("a list of arrays: only what is small is copied") {
                                      });
   for (const bool in_place : {false, true}) {
     List list(counts, in_place);
-    list.memory.begin(false, false);
+    list.memory.begin(false, Backup::ranges);
     const std::uint64_t wanted = in_place ? list.memory.bytes() : 4 * small;
     CHECK(list.memory.work_bytes() >= wanted);
     CHECK(list.memory.work_bytes() < wanted + 16384);
@@ -130,6 +131,26 @@ TEST_CASE("a list of arrays: only what is small is copied") {
 
 TEST_CASE("a list of arrays: large ones are not copied at all") {
   List list(std::vector<std::size_t>(100, 3000), false);
-  list.memory.begin(true, false);
+  list.memory.begin(true, Backup::ranges);
+  CHECK(list.memory.work_bytes() == 0);
+}
+
+TEST_CASE("without memory an attempt does not begin, and the arrays keep what they held") {
+  for (const bool in_place : {false, true}) {
+    List list(like_a_model(), in_place);
+    const std::vector<std::int32_t> before = list.read(true);
+    list.pool.limit(0);
+    CHECK_THROWS_AS(list.memory.begin(true, Backup::ranges), std::bad_alloc);
+    list.memory.restore();
+    CHECK(list.read(true) == before);
+    list.pool.limit(1 << 30);
+    list.memory.begin(true, Backup::ranges);
+    CHECK(list.read(true) == before);
+  }
+}
+
+TEST_CASE("a result that is the input needs no memory") {
+  List list({100'000}, true);
+  list.memory.begin(false, Backup::none);
   CHECK(list.memory.work_bytes() == 0);
 }

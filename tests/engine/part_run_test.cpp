@@ -53,7 +53,8 @@ class Ranks {
     posts_.clear();
     const OpId id{{1, attempt}, {}};
     for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
-      operations_[rank]->begin(id, attempt, peers_[rank], peers_, collectives::Reach::same_host);
+      const auto reach = collectives::Reach::same_host;
+      REQUIRE(operations_[rank]->begin(id, attempt, peers_[rank], peers_, reach).ok());
     }
     // Some learn late that the others have posted.
     for (std::size_t to = 0; to < peers_.size(); ++to) {

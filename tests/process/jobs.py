@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import re
+import resource
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,3 +118,27 @@ def peak_growth(
     for _ in range(3):
         comm.all_reduce(x, op="max", out=out)
     return peak_memory() - before
+
+
+def without_memory(comm: pyccl.Communicator, index: int, size: int, driven: bool) -> Any:
+    """An all-reduce for which the highest rank has no memory, and one of the same tag after it."""
+    x = np.full(size // 4, 1.0, np.float32)
+    short = comm.rank == comm.world_size - 1
+    if short:
+        held = re.search(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert held
+        limit = (int(held[1]) << 10) + size // 2
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    error = None
+    try:
+        if driven:
+            comm.all_reduce(x, timeout=20)
+        else:
+            comm.all_reduce(x, timeout=20, async_op=True).wait()
+    except pyccl.LimitExceededError as caught:
+        error = str(caught)
+    if short:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    kept = bool((x == 1.0).all())
+    comm.all_reduce(x, timeout=20)
+    return error, kept, float(x[-1])

@@ -33,3 +33,18 @@ def test_an_operation_takes_no_more_than_promised(
     # In place it needs a work buffer: less would mean that nothing has been measured.
     least, most = (SIZE, SIZE + LIMIT) if in_place else (0, LIMIT)
     assert all(least <= each <= most for each in growth.values()), growth
+
+
+@pytest.mark.parametrize("peers", [1, 3])
+@pytest.mark.parametrize("driven", [True, False])
+def test_no_memory_for_an_operation_is_an_error_everywhere(peers: int, driven: bool) -> None:
+    with LocalCluster(peers, jobs.without_memory, (SIZE, driven)) as cluster:
+        results = cluster.results()
+    for error, kept, after in results.values():
+        if peers == 1:
+            assert error is None  # alone nothing is overwritten that would have to be kept
+        else:
+            assert f"rank {peers - 1} has too little memory" in error
+            assert f"{SIZE} bytes" in error
+        assert kept
+        assert after == peers
