@@ -208,12 +208,13 @@ void PartRun::run_kernel(FoldRun& run, std::size_t segment, ByteRange range) {
   for (std::size_t place = 0; place < places; ++place) {
     const Rank rank = run.fold.order[place];
     const bool self = rank == options_.self;
-    if (self ? options_.weight == 0.0 : staged[place].empty) continue;
+    const double posted = contributors_.weights[static_cast<std::size_t>(rank)];
+    const double weight = self ? options_.weight : run.fold.plain ? posted : 1.0;
+    // Data of a member without weight should not have come; it counts for nothing.
+    if (weight == 0.0 || (!self && staged[place].empty)) continue;
     if (self) own = sources.size();
     sources.push_back(staged[place].slot);
-    const bool weighted = self || run.fold.plain;
-    weights.push_back(weighted ? contributors_.weights[static_cast<std::size_t>(rank)] : 1.0);
-    if (self) weights.back() = options_.weight;
+    weights.push_back(weight);
   }
   if (sources.empty()) {
     run.made_empty[segment] = true;

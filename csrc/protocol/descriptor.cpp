@@ -1,5 +1,7 @@
 // A descriptor as its call looks. Mismatch errors show two of them side by side, so everything that
 // can differ is shown when it is not the default.
+#include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "protocol/messages.hpp"
@@ -29,7 +31,19 @@ bool reduces(Collective kind) {
          kind == Collective::reduce;
 }
 
+constexpr bool is_floating(std::uint8_t dtype) {
+  return dtype == PYCCL_F32 || dtype == PYCCL_F64 || dtype == PYCCL_F16 || dtype == PYCCL_BF16;
+}
+
 }  // namespace
+
+bool allows_weight(const Descriptor& descriptor, double weight) {
+  if (!std::isfinite(weight) || weight < 0.0) return false;
+  if (weight == 0.0 || weight == 1.0 || descriptor.parts.empty()) return true;
+  return (descriptor.reduce_op == PYCCL_SUM || descriptor.reduce_op == PYCCL_AVG) &&
+         std::ranges::all_of(descriptor.parts,
+                             [](const Part& part) { return is_floating(part.dtype); });
+}
 
 std::string to_string(const Descriptor& descriptor) {
   std::string inside;

@@ -97,8 +97,18 @@ void Member::start(Time now, OpKey key, Operation& operation) {
 void Member::match(Time now, OpKey key, Operation& operation, PeerId from, Arrival& arrival) {
   if (!arrival.posted || !operation.started) return;
   if (arrival.descriptor == operation.descriptor) {
+    const auto weight = std::bit_cast<double>(arrival.weight);
+    if (!allows_weight(operation.descriptor, weight)) {
+      refuse(now, key,
+             Status(Code::protocol_violation,
+                    to_string(key) + ": " + name_of(from) + " takes part in " +
+                        to_string(operation.descriptor) + " with weight " + std::to_string(weight) +
+                        ", which no caller can give",
+                    from));
+      return;
+    }
     arrival.descriptor = {};
-    outbox.push_back(PeerPosted{{view_.epoch, key}, from, std::bit_cast<double>(arrival.weight)});
+    outbox.push_back(PeerPosted{{view_.epoch, key}, from, weight});
     return;
   }
   std::string mine = name_of(options_.peer) + " called " + to_string(operation.descriptor);

@@ -57,6 +57,10 @@ struct Descriptor {
 // For humans, as a call looks: "all_reduce(sum, f32[1000])".
 std::string to_string(const Descriptor&);
 
+// Whether a member may take part with this weight: finite and not below 0, and other than 0 and 1
+// only in sums and averages of floats. Callers are held to the same (engine/request.cpp).
+bool allows_weight(const Descriptor&, double weight);
+
 // ---- from a peer to the coordinator
 
 struct Hello {

@@ -148,3 +148,21 @@ TEST_CASE("a retry that needs more memory than there is leaves the arrays as the
   executor.finish(key, false);
   CHECK(values == std::vector<float>(1 << 18, 1.0f));
 }
+
+TEST_CASE("data of a member without weight counts for nothing") {
+  Host host;
+  Executor executor(host, self, 1 << 20);
+  executor.install(view_of({1, 1}, {self, other}));
+  std::vector<std::int32_t> values(10, 1);
+  AllReduceRequest request;
+  auto* bytes = reinterpret_cast<std::byte*>(values.data());
+  request.arrays.push_back({bytes, bytes, kernels::DataType::i32, values.size()});
+  executor.add(key, std::make_unique<Operation>(1, protocol::Collective::all_reduce, request,
+                                                1 << 20, Time{}, executor.pools()));
+  executor.start({{1, 1}, key}, 1, {self, other});
+  CHECK(early(executor, other, {{1, 1}, key}, 40, 1));
+  executor.peer_posted({{1, 1}, key}, other, 0.0);
+  CHECK(host.whole == 1);
+  executor.finish(key, true);
+  CHECK(values == std::vector<std::int32_t>(10, 1));
+}

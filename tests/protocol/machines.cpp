@@ -2,6 +2,9 @@
 #include <doctest/doctest.h>
 
 #include <bit>
+#include <cmath>
+#include <limits>
+#include <tuple>
 #include <utility>
 
 #include "protocol/coordinator.hpp"
@@ -188,6 +191,35 @@ TEST_CASE("a mismatch names both ranks, the lower first") {
   CHECK(status.code() == Code::mismatch);
   CHECK(status.reason() ==
         "tag 0 #0: rank 0 called all_reduce(sum, f32[9]), rank 1 called all_reduce(sum, f32[8])");
+}
+
+TEST_CASE("a weight that no caller can give is refused, and the sentence says whose") {
+  Descriptor integers = floats(8);
+  integers.parts[0].dtype = PYCCL_I32;
+  Descriptor most = floats(8);
+  most.reduce_op = PYCCL_MAX;
+  const double infinite = std::numeric_limits<double>::infinity();
+  const std::vector<std::tuple<Descriptor, double, bool>> cases = {
+      {floats(8), 2.5, true},   {floats(8), -1.0, false}, {floats(8), infinite, false},
+      {integers, 2.0, false},   {integers, 0.0, true},    {integers, 1.0, true},
+      {most, 0.5, false},       {most, 1.0, true},        {floats(8), std::nan(""), false},
+      {Descriptor{}, 3.0, true}};
+  for (const auto& [descriptor, weight, allowed] : cases) {
+    CAPTURE(weight);
+    Member member = member_in(view_of({me, other}, {1, 1}));
+    const OpKey key = member.post(now, 0, descriptor, 1.0, never).value();
+    member.outbox.clear();
+    const auto bits = std::bit_cast<std::uint64_t>(weight);
+    member.receive_from(now, other, Posted{{{1, 1}, key}, descriptor, bits});
+    const auto effects = std::exchange(member.outbox, {});
+    REQUIRE(effects.size() == 1);
+    CHECK(std::holds_alternative<PeerPosted>(effects[0]) == allowed);
+    if (allowed) continue;
+    const auto& refuse = std::get<Refuse>(std::get<SendToCoordinator>(effects[0]).message);
+    CHECK(refuse.status.code() == Code::protocol_violation);
+    CHECK(refuse.status.peer() == other);
+    CHECK(refuse.status.reason().find("rank 1 takes part in") != std::string::npos);
+  }
 }
 
 TEST_CASE("limits of a member are errors with a sentence") {
