@@ -14,6 +14,9 @@ using Bytes = std::vector<std::byte>;
 using ByteView = std::span<const std::byte>;
 using MutableByteView = std::span<std::byte>;
 
+// Of one control message as encoded: what the protocol keeps to and the transport enforces.
+inline constexpr std::uint32_t message_bytes_max = 1 << 21;
+
 template <class T>
   requires std::is_integral_v<T>
 inline void store_little(std::byte* at, T value) {

@@ -38,8 +38,6 @@ void for_each_field(Visit visit) {
 
 class Writer {
  public:
-  explicit Writer(bool bounded) : bounded_(bounded) {}
-
   template <class T>
   void write(const T& value, Bounds bounds = {}) {
     if constexpr (std::is_same_v<T, bool>) {
@@ -55,7 +53,6 @@ class Writer {
       text(value.reason(), bounds.limit);
       write(value.peer());
     } else if constexpr (IsList<T>::value) {
-      PYCCL_ASSERT(!bounded_ || value.size() <= bounds.limit);
       number(static_cast<std::uint32_t>(value.size()));
       for (const auto& item : value) write(item, Bounds{bounds.item_limit});
     } else {
@@ -82,7 +79,6 @@ class Writer {
     bytes_.insert(bytes_.end(), begin, begin + length);
   }
 
-  bool bounded_;
   Bytes bytes_;
 };
 
@@ -273,13 +269,11 @@ Status bad_message(std::string why) {
 }  // namespace
 
 Bytes encode(const Message& message) {
-  Writer writer(true);
+  Writer writer;
   writer.write(wire_format);
   writer.write(static_cast<std::uint8_t>(message.index()));
   std::visit([&](const auto& content) { writer.write(content); }, message);
-  Bytes bytes = writer.take();
-  PYCCL_ASSERT(bytes.size() <= message_bytes_max);
-  return bytes;
+  return writer.take();
 }
 
 Result<Message> decode(ByteView bytes) {
@@ -314,7 +308,7 @@ Message random_message(Prng& prng) {
 }
 
 Bytes encode_state(const CoordinatorState& state) {
-  Writer writer(false);
+  Writer writer;
   writer.write(wire_format);
   writer.write(state.run);
   writer.write(state.incarnation);

@@ -18,6 +18,9 @@ namespace pyccl::protocol {
 
 inline constexpr std::uint8_t wire_format = 1;
 
+// Texts beyond their limit are cut. A message beyond its own is refused by the connection that is
+// to carry it, lists with too many items by the other side: nobody should make them, but what
+// others say must not be able to end this process.
 Bytes encode(const Message&);
 Result<Message> decode(ByteView);
 std::string to_string(const Message&);

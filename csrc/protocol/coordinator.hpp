@@ -37,6 +37,7 @@ struct CoordinatorState {
 struct CoordinatorOptions {
   RunId fresh_run;  // the id to use if a new run begins
   Timing timing;
+  std::size_t decisions_bytes = decisions_bytes_max;  // of one group in a view; tests have it small
 };
 
 // ---- what the coordinator asks of its host, to be done in order

@@ -151,7 +151,12 @@ void Coordinator::leave_out_unreachable() {
 }
 
 void Coordinator::install() {
-  Verdict verdict = decide(state_.view, reports_.answers(), lost_);
+  Verdict verdict = decide(state_.view, reports_.answers(), lost_, options_.decisions_bytes);
+  if (verdict.too_much) {
+    banished_.insert(*verdict.too_much);
+    lose(*verdict.too_much, "had more operations open than one view can decide");
+    return;
+  }
   if (PYCCL_MUTANT("hint-of-decision")) {
     for (Decision& decision : verdict.decisions) decision.hint = !joiners_.empty();
   }

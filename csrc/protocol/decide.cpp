@@ -4,6 +4,7 @@
 //       but if only its caller knows of it and cancelled it -> withdrawn, nobody else notices
 //   a member of the group is lost, and the operation was not to be retried -> failed
 //   else it restarts
+// Refused ones restart as well while they do not fit.
 #include "protocol/decide.hpp"
 
 #include <algorithm>
@@ -47,20 +48,31 @@ class GroupVerdict {
     }
   }
 
-  void decide_all(Verdict& verdict) const {
+  void decide_all(Verdict& verdict, std::size_t bytes) const {
     std::set<OpKey> open;
     for (const Voter& voter : voters_) {
       for (const auto& [op, report] : voter.operations) {
         if (report->state != OperationState::committed) open.insert(op);
       }
     }
+    std::vector<Decision> certain;
+    std::vector<Decision> refused;
     for (const OpKey& op : open) {
       if (auto decision = decide_one(op)) {
-        verdict.decisions.push_back(std::move(*decision));
+        const bool waits = decision->outcome != Outcome::committed && refuser_of(op) != nullptr;
+        (waits || PYCCL_MUTANT("certain-waits") ? refused : certain)
+            .push_back(std::move(*decision));
       } else {
         verdict.restarts = true;
       }
     }
+    if (certain.size() > decisions_certain_max) {
+      verdict.too_much = most_open();
+      return;
+    }
+    Fitting fitting{verdict, bytes, certain.size() * decision_bytes};
+    for (Decision& decision : certain) fitting.add_certain(std::move(decision));
+    for (Decision& decision : refused) fitting.add_refused(std::move(decision));
   }
 
   void add_next_sequences(GroupId group, Verdict& verdict) const {
@@ -79,6 +91,66 @@ class GroupVerdict {
   }
 
  private:
+  // Fills a view's decisions up to a number of bytes, of which one refusal has its share whatever
+  // else there is.
+  struct Fitting {
+    Verdict& verdict;
+    std::size_t bytes;
+    std::size_t used;
+    bool refused_one = false;
+
+    static std::size_t text_bytes(const Decision& decision) {
+      return std::min(decision.status.reason().size(), operation_reason_bytes_max);
+    }
+
+    // Its bytes are used already, but for those of its text.
+    void add_certain(Decision decision) {
+      const std::size_t text = text_bytes(decision);
+      if (used + text + refusal_bytes <= bytes) {
+        used += text;
+      } else if (!decision.status.ok()) {
+        decision.status =
+            Status(decision.status.code(), "a member was lost", decision.status.peer());
+      }
+      verdict.decisions.push_back(std::move(decision));
+    }
+
+    void add_refused(Decision decision) {
+      const std::size_t needed = decision_bytes + text_bytes(decision);
+      if (refused_one && used + needed > bytes) {
+        PYCCL_MARK("decisions wait for the next view");
+        verdict.restarts = true;
+        return;
+      }
+      refused_one = true;
+      used += needed;
+      verdict.decisions.push_back(std::move(decision));
+    }
+  };
+
+  // Of equals the later rank goes.
+  PeerId most_open() const {
+    const auto open = [](const Voter& voter) {
+      return std::ranges::count_if(voter.operations, [](const auto& entry) {
+        return entry.second->state != OperationState::committed;
+      });
+    };
+    const Voter* most = &voters_.front();
+    for (const Voter& voter : voters_) {
+      if (open(voter) >= open(*most)) most = &voter;
+    }
+    return most->peer;
+  }
+
+  // Of those who refused an operation the one with the lowest rank.
+  const Voter* refuser_of(OpKey op) const {
+    for (const Voter& voter : voters_) {
+      const auto found = voter.operations.find(op);
+      if (found != voter.operations.end() && !found->second->status.ok()) return &voter;
+    }
+    return nullptr;
+  }
+
   void add_voter(PeerId peer, const Report& report, GroupId group) {
     Voter voter;
     voter.peer = peer;
@@ -100,7 +172,7 @@ class GroupVerdict {
     bool raise = false;
     std::size_t whole = 0;
     std::size_t posted = 0;
-    const Voter* refuser = nullptr;
+    const Voter* refuser = refuser_of(op);
     for (const Voter& voter : voters_) {
       if (voter.committed_long_ago(op)) committed = true;
       const auto found = voter.operations.find(op);
@@ -114,7 +186,6 @@ class GroupVerdict {
         own_hints = own_hints || report.hint;
       }
       if (report.state == OperationState::whole) ++whole;
-      if (!report.status.ok() && refuser == nullptr) refuser = &voter;
       raise = raise || report.on_loss == OnLoss::raise;
     }
     if (committed || whole == voters_.size()) {
@@ -149,13 +220,14 @@ class GroupVerdict {
 }  // namespace
 
 Verdict decide(const View& view, const std::map<PeerId, Report>& reports,
-               const std::map<PeerId, std::string>& lost) {
+               const std::map<PeerId, std::string>& lost, std::size_t bytes) {
   std::set<GroupId> groups;
   for (const MemberInfo& member : view.members) groups.insert(group_id(member.group));
   Verdict verdict;
   for (GroupId group : groups) {
     const GroupVerdict one(view, group, reports, lost);
-    one.decide_all(verdict);
+    one.decide_all(verdict, bytes);
+    if (verdict.too_much) break;
     one.add_next_sequences(group, verdict);
   }
   return verdict;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/bytes.hpp"
 #include "base/time.hpp"
 
 namespace pyccl::protocol {
@@ -19,23 +20,33 @@ inline constexpr std::size_t name_bytes_max = 256;        // group names
 inline constexpr std::size_t reason_bytes_max = 1024;     // texts that travel; longer ones are cut
 inline constexpr std::size_t addresses_max = 8;
 inline constexpr std::size_t address_bytes_max = 256;
-inline constexpr std::size_t message_bytes_max = 1 << 21;
 inline constexpr std::size_t operation_reason_bytes_max =
     384;  // of one operation: many travel in one message
 inline constexpr std::size_t committed_kept_max =
     2048;  // remembered by a member for reports of the present view
 inline constexpr std::size_t reported_max = operations_open_max + committed_kept_max;
-inline constexpr std::size_t decisions_max = 2 * reported_max;  // of one group, in one view
 inline constexpr std::size_t awaited_max = 8;
 inline constexpr std::size_t held_max =
     4 * operations_open_max;  // messages of a later view, per peer
 
-// The largest message is a View: all members with all their addresses, the decisions of one group,
-// a number per tag. Those decisions that carry a reason are at most the open operations of the
-// members, which agree on nearly all.
-static_assert(members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16) +
-                  decisions_max * 32 + 2 * operations_open_max * operation_reason_bytes_max +
-                  tags_max * 12 + reason_bytes_max + 64 <
+// The largest message is a View: all members with all their addresses, a number per tag, and the
+// decisions of one group, which get what the others leave. Decisions that do not fit wait for the
+// next view where they can (decide.hpp).
+inline constexpr std::size_t decisions_bytes_max =
+    message_bytes_max -
+    members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16) - tags_max * 12 -
+    reason_bytes_max - 64;
+inline constexpr std::size_t decision_bytes = 48;  // of one with a text of up to 23 bytes
+inline constexpr std::size_t refusal_bytes = decision_bytes + operation_reason_bytes_max;
+inline constexpr std::size_t decisions_max = decisions_bytes_max / decision_bytes;
+// Those that can't wait leave room for one that can, so each view gets on with the others.
+inline constexpr std::size_t decisions_certain_max =
+    (decisions_bytes_max - refusal_bytes) / decision_bytes;
+static_assert(decisions_certain_max > 16 * operations_open_max);
+
+// A Report: what is open may carry a reason.
+static_assert(reported_max * 32 + reported_max * operation_reason_bytes_max + 2 * tags_max * 12 +
+                  64 <
               message_bytes_max);
 
 struct Timing {

@@ -111,6 +111,12 @@ Result<FrameHeader> decode_header(std::span<const std::byte, header_bytes> bytes
   return header;
 }
 
+Status message_too_long(std::size_t bytes) {
+  return {Code::limit_exceeded, "a message of " + std::to_string(bytes) +
+                                    " bytes is longer than the " +
+                                    std::to_string(message_bytes_max) + " that can be sent"};
+}
+
 std::uint64_t payload_checksum(std::span<const ByteView> pieces) {
   if (pieces.size() == 1) return XXH3_64bits(pieces[0].data(), pieces[0].size());
   XXH3_state_t state;

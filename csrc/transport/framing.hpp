@@ -39,7 +39,6 @@ namespace pyccl::transport {
 inline constexpr std::size_t header_bytes = 64;
 inline constexpr std::uint32_t frame_magic = 0x6c637970;
 inline constexpr std::uint8_t frame_version = 1;
-inline constexpr std::uint32_t message_bytes_max = 1 << 20;
 
 enum class FrameKind : std::uint8_t { message = 1, segment = 2, acknowledgement = 3 };
 
@@ -59,6 +58,9 @@ void encode_header(const FrameHeader& header, HeaderBytes& out);
 // What can't be a header is Code::protocol_violation with a sentence; a header whose bits do not
 // match its checksum is Code::io.
 Result<FrameHeader> decode_header(std::span<const std::byte, header_bytes> bytes);
+
+// Why a message of more than message_bytes_max can't be sent.
+Status message_too_long(std::size_t bytes);
 
 std::uint64_t payload_checksum(std::span<const ByteView> pieces);
 

@@ -33,14 +33,17 @@ StreamChannel::StreamChannel(const ChannelOptions& options, ChannelObserver* obs
 StreamChannel::~StreamChannel() { close({Code::closed, "the channel is destroyed"}); }
 
 void StreamChannel::send_message(ByteView body) {
-  PYCCL_ASSERT(body.size() <= message_bytes_max);
   if (closed_ || given_up_) return;
+  if (body.size() > message_bytes_max) {
+    give_up(message_too_long(body.size()));
+    return;
+  }
   std::uint64_t kept = message_bytes_ + body.size();
   for (const auto& connection : connections_) {
     kept += connection->writer().unacknowledged_message_bytes();
   }
   if (kept > message_bytes_limit) {
-    give_up();
+    give_up({Code::limit_exceeded, "the peer does not read the messages it is sent"});
     return;
   }
   const bool was_empty = !something_queued();
@@ -230,14 +233,12 @@ std::uint64_t StreamChannel::bytes_received() const {
   return sum;
 }
 
-// A peer that lets messages pile up without end can't be kept up with: losing some of them and
-// going on would break what the protocol relies on.
-void StreamChannel::give_up() {
+// A peer that lets messages pile up without end, or is to get one that can't be sent, can't be kept
+// up with: losing some of them and going on would break what the protocol relies on.
+void StreamChannel::give_up(const Status& why) {
   given_up_ = true;
   drop_queues();
-  for (const auto& connection : connections_) {
-    connection->fail({Code::limit_exceeded, "the peer does not read the messages it is sent"});
-  }
+  for (const auto& connection : connections_) connection->fail(why);
 }
 
 void StreamChannel::drop_queues() {

@@ -44,7 +44,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   bool something_queued() const { return !messages_.empty() || !segments_.empty(); }
   std::size_t pump(StreamConnection& connection, std::size_t budget, bool acknowledge);
   void wake();
-  void give_up();
+  void give_up(const Status& why);
   void drop_queues();
 
   ChannelOptions options_;

@@ -40,8 +40,13 @@ StreamConnection::StreamConnection(std::unique_ptr<Stream> stream, ConnectionObs
 StreamConnection::~StreamConnection() { close(); }
 
 void StreamConnection::send_message(ByteView body) {
-  PYCCL_ASSERT(body.size() <= message_bytes_max && owner_ == nullptr);
+  PYCCL_ASSERT(owner_ == nullptr);
   if (state_ == State::closed || finishing_ || write_failed_) return;
+  if (body.size() > message_bytes_max) {
+    write_failed_ = true;
+    stream_->fail(message_too_long(body.size()));
+    return;
+  }
   if (own_bytes_ + body.size() > queue_bytes_max) {
     write_failed_ = true;
     stream_->fail({Code::limit_exceeded, "the other side does not read what it is sent"});

@@ -134,7 +134,8 @@ TEST_CASE("the largest view fits into a message") {
     member.addresses.assign(addresses_max, std::string(address_bytes_max, 'a'));
     view.members.push_back(member);
   }
-  for (std::uint32_t i = 0; i < operations_open_max; ++i) {
+  const std::size_t with_text = decision_bytes + operation_reason_bytes_max;
+  for (std::uint32_t i = 0; i < decisions_bytes_max / with_text; ++i) {
     const Status status(Code::timeout, std::string(operation_reason_bytes_max, 'r'));
     view.decisions.push_back({{{1}, 0, i}, Outcome::failed, false, status});
   }
@@ -142,6 +143,8 @@ TEST_CASE("the largest view fits into a message") {
   const auto decoded = decode(encode(view));
   REQUIRE(decoded.ok());
   CHECK(std::get<View>(decoded.value()) == view);
+  view.decisions.assign(decisions_max, {{{1}, 0, 7}, Outcome::committed, true, {}});
+  CHECK(decode(encode(view)).ok());
 }
 
 TEST_CASE("the coordinator's state survives a round trip, and damage is seen") {

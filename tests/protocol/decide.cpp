@@ -3,6 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <set>
+
+#include "protocol/codec.hpp"
+
 using namespace pyccl;
 using namespace pyccl::protocol;
 
@@ -138,4 +142,86 @@ TEST_CASE("a joiner begins behind everything, also behind failures that nobody h
   const Verdict verdict = decide(three(), {{a, of({}, 7)}, {b, behind}, {c, of({}, 5)}}, {});
   const std::vector<NextSequence> expected = {{group, 0, 9}, {group, 6, 1}};
   CHECK(verdict.next_sequences == expected);
+}
+
+namespace {
+
+// Members 1 to `count`, each of which reports as many operations as may be open, in a tag of its
+// own.
+struct Crowd {
+  Crowd(std::uint64_t count, const OperationReport& like) {
+    view.epoch = {1, 1};
+    for (std::uint64_t peer = 1; peer <= count; ++peer) {
+      view.members.push_back({{peer}, "default", Role::worker, {}});
+      Report& report = reports[{peer}];
+      report.epoch = {1, 1};
+      for (std::uint32_t seq = 0; seq < operations_open_max; ++seq) {
+        report.operations.push_back(like);
+        report.operations.back().op = {group, static_cast<std::uint32_t>(peer), seq};
+      }
+    }
+  }
+  View view;
+  std::map<PeerId, Report> reports;
+};
+
+bool fits(View view, const Verdict& verdict) {
+  view.decisions = verdict.decisions;
+  view.next_sequences = verdict.next_sequences;
+  return decode(encode(view)).ok();
+}
+
+}  // namespace
+
+TEST_CASE("refused operations that do not fit into a view are decided by the next ones") {
+  const Status late(Code::timeout, std::string(operation_reason_bytes_max, 'r'));
+  Crowd crowd(8, with(OperationState::posted, false, late));
+  std::size_t decided = 0;
+  for (int views = 1;; ++views) {
+    REQUIRE(views < 10);
+    const Verdict verdict = decide(crowd.view, crowd.reports, {});
+    CHECK(fits(crowd.view, verdict));
+    REQUIRE(!verdict.decisions.empty());
+    decided += verdict.decisions.size();
+    std::set<OpKey> over;
+    for (const Decision& decision : verdict.decisions) over.insert(decision.op);
+    for (auto& [peer, report] : crowd.reports) {
+      std::erase_if(report.operations, [&](const auto& one) { return over.contains(one.op); });
+    }
+    if (!verdict.restarts) break;
+  }
+  CHECK(decided == 8 * operations_open_max);
+}
+
+TEST_CASE("each view decides one refused operation, however little room there is") {
+  Crowd crowd(2, with(OperationState::posted, false, Status(Code::timeout, "late")));
+  const Verdict verdict = decide(crowd.view, crowd.reports, {}, 0);
+  CHECK(verdict.decisions.size() == 1);
+  CHECK(verdict.restarts);
+}
+
+TEST_CASE("what is certain is decided however little room there is") {
+  const auto raise = with(OperationState::posted, false, {}, OnLoss::raise);
+  Crowd crowd(4, raise);
+  const std::string loss(1000, 'x');
+  crowd.view.members.push_back({{99}, "default", Role::worker, {}});
+  const Verdict verdict = decide(crowd.view, crowd.reports, {{{99}, loss}}, 1000);
+  CHECK(verdict.decisions.size() == 4 * operations_open_max);
+  CHECK(!verdict.restarts);
+  CHECK(verdict.decisions.front().status.reason() == "a member was lost");
+  CHECK(fits(crowd.view, decide(crowd.view, crowd.reports, {{{99}, loss}})));
+  CHECK(decide(three(), {{a, of({with(OperationState::committed)})}, {b, of({whole})}}, {}, 0)
+            .decisions.size() == 1);
+}
+
+TEST_CASE("more that is certain than a view can hold names the member with the most of it") {
+  Crowd crowd(40, with(OperationState::whole));
+  // Everybody else has committed it.
+  for (auto& [peer, report] : crowd.reports) {
+    for (std::uint32_t tag = 1; tag <= 40; ++tag) {
+      report.next_sequences.push_back({group, tag, operations_open_max});
+    }
+  }
+  crowd.reports.at({7}).operations.push_back(posted);
+  CHECK(decide(crowd.view, crowd.reports, {}).too_much == PeerId{7});
 }

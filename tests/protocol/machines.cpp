@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "protocol/codec.hpp"
 #include "protocol/coordinator.hpp"
 #include "protocol/member.hpp"
 
@@ -400,5 +401,39 @@ TEST_CASE("who may be going down is asked again, whatever became of the probe") 
     CHECK(take<Probe>(coordinator).empty());
     coordinator.tick(now + 100ms);
     CHECK(take<Probe>(coordinator).size() == 1);
+  }
+}
+
+TEST_CASE("whoever claims more than a view can decide is left out, and the others go on") {
+  CoordinatorState state{{77}, 1, {}};
+  state.view.run = {77};
+  state.view.epoch = {1, 1};
+  for (std::uint64_t peer = 1; peer <= 40; ++peer) state.view.members.push_back(info({peer}));
+  const View before = state.view;
+  Coordinator coordinator({{77}, {}}, state, now);
+  for (const MemberInfo& member : before.members) {
+    coordinator.receive(now, member.peer, Register{version, member.peer, before});
+  }
+  coordinator.outbox.clear();
+  for (const MemberInfo& member : before.members) {
+    Report report{{1, 1}, {}, {}, {}};
+    const auto own = static_cast<std::uint32_t>(member.peer.value);
+    for (std::uint32_t seq = 0; seq < operations_open_max; ++seq) {
+      report.operations.push_back(
+          {{group, own, seq}, OperationState::whole, false, OnLoss::retry, {}});
+    }
+    for (std::uint32_t tag = 1; tag <= 40; ++tag) {
+      report.next_sequences.push_back({group, tag, operations_open_max});
+    }
+    coordinator.receive(now, member.peer, report);
+  }
+  const std::size_t members = coordinator.view().members.size();
+  CHECK(members == decisions_certain_max / operations_open_max);
+  CHECK(said_to<Evicted>(coordinator, {1}).size() + said_to<View>(coordinator, {1}).size() == 1);
+  for (const MemberInfo& member : coordinator.view().members) {
+    const auto views = said_to<View>(coordinator, member.peer);
+    REQUIRE(views.size() == 1);
+    CHECK(views[0].decisions.size() == members * operations_open_max);
+    CHECK(decode(encode(views[0])).ok());
   }
 }

@@ -10,6 +10,7 @@ from sim.simulator import ROOT, Simulate, marks, sites
 
 # Each is one of the flaws that the model of the protocol has, or one that is easily made.
 MUTANTS = {
+    "certain-waits",
     "commit-after-first-done",
     "commit-by-majority",
     "done-while-frozen",

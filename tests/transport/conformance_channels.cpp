@@ -124,6 +124,14 @@ void redirecting(Harness& harness) {
   CHECK(lane.right.incomplete == 0);
 }
 
+// A message that no reader would take ends the channel and not the process.
+void too_long(Harness& harness) {
+  Lane lane(harness, 1);
+  lane.left.channel->send_message(pattern(message_bytes_max + 1, 1));
+  REQUIRE(lane.until([&] { return lane.right.channel->connections() == 0; }));
+  CHECK(lane.right.texts.empty());
+}
+
 // What has been acknowledged is not sent again when the connection breaks.
 void acknowledgement(Harness& harness) {
   Lane lane(harness, 1);
@@ -228,6 +236,7 @@ void channel_conformance(const MakeHarness& make) {
   SUBCASE("closing") { closing(*harness); }
   SUBCASE("closing in callbacks") { closing_in_callbacks(*harness, false); }
   SUBCASE("destroying in callbacks") { closing_in_callbacks(*harness, true); }
+  SUBCASE("too long a message") { too_long(*harness); }
   SUBCASE("unread messages") { unread_messages(*harness); }
 }
 

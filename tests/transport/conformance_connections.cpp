@@ -127,6 +127,15 @@ void unread(Harness& harness) {
   CHECK(link.ended->code() == Code::limit_exceeded);
 }
 
+// A message that no reader would take breaks its own connection and nothing else.
+void too_long(Harness& harness) {
+  Links links(harness);
+  links.dialled.connection->send_message(pattern(message_bytes_max + 1, 1));
+  REQUIRE(run_until(harness, [&] { return links.dialled.ended.has_value(); }));
+  CHECK(links.dialled.ended->code() == Code::limit_exceeded);
+  CHECK(links.accepted.messages.empty());
+}
+
 }  // namespace
 
 void connection_conformance(const MakeHarness& make) {
@@ -137,6 +146,7 @@ void connection_conformance(const MakeHarness& make) {
   SUBCASE("closed by the other side") { closed_by_the_other_side(*harness); }
   SUBCASE("destroyed while reading") { destroyed_while_reading(*harness); }
   SUBCASE("unread") { unread(*harness); }
+  SUBCASE("too long") { too_long(*harness); }
 }
 
 }  // namespace pyccl::transport::test

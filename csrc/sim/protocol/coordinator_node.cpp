@@ -17,7 +17,8 @@ void CoordinatorNode::start() {
   const RunId fresh{world_.identities.next() | 1};
   protocol::Timing timing = world_.timing;
   timing.heartbeat_limit = world_.swarm.heartbeat_limits[file_ ? file_->incarnation % 2 : 0];
-  life_->machine.emplace(protocol::CoordinatorOptions{fresh, timing}, file_, world_.clock.now());
+  const protocol::CoordinatorOptions options{fresh, timing, world_.swarm.decisions_bytes};
+  life_->machine.emplace(options, file_, world_.clock.now());
   world_.network.listeners[0] = {true, true,
                                  [this](const Line& line, PeerId, PeerId) { return accept(line); }};
   world_.say("coordinator starts, incarnation ", file_ ? file_->incarnation + 1 : 1);

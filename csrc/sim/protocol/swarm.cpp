@@ -63,6 +63,7 @@ Swarm draw_swarm(Prng& prng) {
   rates.pair_partition = rate(prng, 3'000, 20'000);
   rates.arrival = rate(prng, 1'000, 8'000);
   swarm.update_cancel_percent = share(prng, 40);
+  if (prng.chance(1, 4)) swarm.decisions_bytes = prng.below(3 * protocol::refusal_bytes);
   return swarm;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/prng.hpp"
 #include "base/time.hpp"
+#include "protocol/limits.hpp"
 
 namespace pyccl::sim {
 
@@ -44,6 +45,7 @@ struct Swarm {
   std::uint64_t short_deadline_percent = 0;
   std::uint64_t late_percent = 0;
   std::uint64_t leave_permille = 0;
+  std::size_t decisions_bytes = protocol::decisions_bytes_max;
   std::uint64_t crash_point_percent = 0;  // coordinator, between the effects of one decision
   Duration latency{1'000'000};
   std::uint64_t tail_percent = 0;
