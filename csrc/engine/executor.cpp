@@ -42,30 +42,28 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
     host_.operation_refused(id.key, begun);
     return;
   }
-  const auto early = stashed_.find(id);
-  if (early != stashed_.end()) {
+  for (;;) {
+    const auto early = stashed_.lower_bound({id, {}, 0, 0, 0});
+    if (early == stashed_.end() || early->first.op != id) break;
     PYCCL_MARK("data comes before the operation is posted");
-    const std::vector<Stashed> segments = std::move(early->second);
-    stashed_.erase(early);
-    for (const Stashed& each : segments) {
-      stash_bytes_[each.from] -= each.header.length;
-      replay(*operation, each);
-    }
+    const auto segment = stashed_.extract(early);
+    stash_bytes_[segment.key().from] -= cost_of(segment.mapped().header);
+    replay(*operation, segment.key().from, segment.mapped());
   }
   check_whole(*operation);
 }
 
-void Executor::replay(Operation& operation, const Stashed& stashed) {
+void Executor::replay(Operation& operation, PeerId from, const Stashed& stashed) {
   transport::MutablePieces target;
   const transport::ReadToken token = ++local_token_;
-  deliver(operation, stashed.from, stashed.header, token, target);
+  deliver(operation, from, stashed.header, token, target);
   if (target.empty()) return;
   std::size_t done = 0;
   for (const MutableByteView piece : target.view()) {
     std::memcpy(piece.data(), stashed.payload.data() + done, piece.size());
     done += piece.size();
   }
-  operation.segment_end(stashed.from, stashed.header, token, true);
+  operation.segment_end(from, stashed.header, token, true);
 }
 
 void Executor::peer_posted(OpId id, PeerId peer, double weight) {
@@ -99,11 +97,8 @@ std::unique_ptr<Operation> Executor::finish(OpKey key, bool committed) {
   std::unique_ptr<Operation> operation = std::move(found->second);
   halt(*operation);
   operations_.erase(found);
-  std::erase_if(eager_by_operation_, [&](const auto& entry) {
-    if (entry.first.first != key) return false;
-    eager_sent_[entry.first.second] -= entry.second;
-    return true;
-  });
+  // What was sent ahead to those that have not posted it stays with them until the next view.
+  std::erase_if(eager_by_operation_, [&](const auto& entry) { return entry.first.first == key; });
   if (committed) {
     operation->commit();
   } else {
@@ -118,15 +113,14 @@ void Executor::install(const protocol::View& view) {
   eager_sent_.clear();
   eager_by_operation_.clear();
   std::erase_if(stashed_, [&](const auto& entry) {
-    if (entry.first.epoch >= epoch_ || PYCCL_MUTANT("stash-kept-over-views")) return false;
-    for (const Stashed& each : entry.second) stash_bytes_[each.from] -= each.header.length;
+    const auto& [place, stashed] = entry;
+    if (place.op.epoch >= epoch_ || PYCCL_MUTANT("stash-kept-over-views")) return false;
+    stash_bytes_[place.from] -= cost_of(stashed.header);
     return true;
   });
   // Whose channel has been closed ends no segment any more.
   const auto gone = [&](PeerId peer) { return view.find(peer) == nullptr; };
-  for (auto& [op, segments] : stashed_) {
-    std::erase_if(segments, [&](const Stashed& each) { return gone(each.from); });
-  }
+  std::erase_if(stashed_, [&](const auto& entry) { return gone(entry.first.from); });
   std::erase_if(stash_reads_, [&](const auto& entry) { return gone(entry.first.first); });
   std::erase_if(stash_bytes_, [&](const auto& entry) { return gone(entry.first); });
 }
@@ -162,22 +156,39 @@ void Executor::deliver(Operation& operation, PeerId from, const transport::Segme
   }
 }
 
+Executor::Place Executor::place_of(PeerId from, const transport::SegmentHeader& header) {
+  return {header.op, from, header.part, header.step, header.offset};
+}
+
 void Executor::stash(PeerId from, const transport::SegmentHeader& header,
                      transport::ReadToken token, transport::MutablePieces& target) {
-  // Twice the budget: a sender may have gone on to the next view while this peer has not.
-  std::uint64_t& bytes = stash_bytes_[from];
-  if (bytes + header.length > 2 * eager_bytes_max) {
-    PYCCL_MARK("early data beyond the budget");
+  if (header.length == 0) return;  // nobody sends such; it says nothing
+  const Place place = place_of(from, header);
+  if (stashed_.contains(place)) {
+    PYCCL_MARK("early data comes twice");
     return;
   }
-  bytes += header.length;
+  // Twice the budget: a sender may have gone on to the next view while this peer has not.
+  std::uint64_t& bytes = stash_bytes_[from];
+  if (bytes + cost_of(header) > 2 * eager_bytes_max) {
+    PYCCL_MARK("early data beyond the budget");
+    if (transport::Channel* channel = host_.channel(from)) channel->refuse(token);
+    return;
+  }
+  bytes += cost_of(header);
   if (header.empty) {
-    stashed_[header.op].push_back({from, header, {}});
+    stashed_.emplace(place, Stashed{header, {}});
     return;
   }
   Stashed& read = stash_reads_[{from, token}];
-  read = {from, header, Bytes(header.length)};
+  read = {header, Bytes(header.length)};
   target.push(read.payload);
+}
+
+// Over two connections two copies may have been on their way at once.
+void Executor::keep(Place place, Stashed stashed) {
+  const std::uint64_t cost = cost_of(stashed.header);
+  if (!stashed_.emplace(place, std::move(stashed)).second) stash_bytes_[place.from] -= cost;
 }
 
 void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
@@ -192,12 +203,12 @@ void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
     // Of a later view it is wanted even so: a number that was cancelled here may be used again.
     const bool over = header.op.epoch == epoch_ && finished(header.op.key);
     if (complete && !current && header.op.epoch >= epoch_ && !over) {
-      stashed_[header.op].push_back(std::move(stashed));
+      keep(place_of(from, header), std::move(stashed));
       return;
     }
-    stash_bytes_[from] -= header.length;
+    stash_bytes_[from] -= cost_of(header);
     if (!complete || !current) return;
-    replay(*operation, stashed);
+    replay(*operation, from, stashed);
     check_whole(*operation);
     return;
   }
@@ -228,13 +239,14 @@ bool Executor::send_one(Operation& operation, PeerId peer, transport::Channel& c
   if (!operation.running() || !operation.has_segment(peer)) return false;
   const bool open = operation.has_posted(peer);
   const std::uint32_t most = operation.descriptor().segment_bytes;
-  if (!open && eager_sent_[peer] + most > eager_budget(operation)) return false;
+  const std::uint64_t eager = eager_segment_bytes + most;
+  if (!open && eager_sent_[peer] + eager > eager_budget(operation)) return false;
   transport::SegmentHeader header;
   transport::Pieces pieces;
   if (!operation.next_segment(peer, header, pieces)) return false;
   if (!open) {
-    eager_sent_[peer] += header.length;
-    eager_by_operation_[{operation.id().key, peer}] += header.length;
+    eager_sent_[peer] += cost_of(header);
+    eager_by_operation_[{operation.id().key, peer}] += cost_of(header);
   }
   channel.send_segment(header, pieces);
   return true;

@@ -2,8 +2,9 @@
 // operation that an incoming segment belongs to.
 //
 // Flow control: a member that has posted an operation has memory for all of it. Until its Posted
-// has arrived here, it gets an eager budget of bytes only, which it keeps aside; what goes beyond
-// is a violation and thrown away, so nobody can make a peer allocate.
+// has arrived here, it gets an eager budget of bytes only, which it keeps aside. Both ends count
+// alike, a fixed cost for each segment included. What goes beyond breaks its connection: it comes
+// again if it came too soon, and nobody can make a peer allocate.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,11 @@
 
 namespace pyccl::engine {
 
-inline constexpr std::uint64_t eager_bytes_max = 1 << 20;     // per peer
-inline constexpr std::uint64_t eager_bytes_total = 32 << 20;  // over all peers
+// What an early segment costs its receiver besides its bytes.
+inline constexpr std::uint64_t eager_segment_bytes = 256;
+// Per peer: a MiB in segments of the usual size.
+inline constexpr std::uint64_t eager_bytes_max = (1 << 20) + 16 * eager_segment_bytes;
+inline constexpr std::uint64_t eager_bytes_total = 32 * eager_bytes_max;  // over all peers
 
 class ExecutorHost {
  public:
@@ -62,17 +66,32 @@ class Executor {
   PeerLoad load() const;
 
  private:
-  struct Stashed {
+  // Where a segment belongs: of two with the same place one is a copy.
+  struct Place {
+    OpId op;
     PeerId from;
+    std::uint16_t part = 0;
+    std::uint16_t step = 0;
+    std::uint64_t offset = 0;
+    auto operator<=>(const Place&) const = default;
+  };
+  struct Stashed {
     transport::SegmentHeader header;
     Bytes payload;
   };
+  using Stash = std::map<Place, Stashed>;
+
+  static Place place_of(PeerId from, const transport::SegmentHeader&);
+  static std::uint64_t cost_of(const transport::SegmentHeader& header) {
+    return eager_segment_bytes + header.length;
+  }
 
   bool finished(OpKey) const;
   void halt(Operation&);
   void stash(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
              transport::MutablePieces& target);
-  void replay(Operation&, const Stashed&);
+  void replay(Operation&, PeerId from, const Stashed&);
+  void keep(Place, Stashed);
   void deliver(Operation&, PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
   void check_whole(Operation&);
@@ -85,7 +104,7 @@ class Executor {
   Epoch epoch_;
   std::map<OpKey, std::unique_ptr<Operation>> operations_;
   std::map<std::pair<GroupId, std::uint32_t>, std::uint32_t> next_seq_;  // posted so far
-  std::map<OpId, std::vector<Stashed>> stashed_;
+  Stash stashed_;
   std::map<std::pair<PeerId, transport::ReadToken>, Stashed> stash_reads_;
   std::map<PeerId, std::uint64_t> stash_bytes_;
   std::map<PeerId, std::uint64_t> eager_sent_;  // to peers that had not posted yet, this view

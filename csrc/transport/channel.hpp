@@ -63,6 +63,10 @@ class Channel {
   // inside on_segment, which may leave `target` empty.
   virtual void redirect(ReadToken) = 0;
 
+  // From inside on_segment: there is no place for this segment at present. `target` is not used,
+  // and the connection breaks, so that the segment counts as lost and comes again.
+  virtual void refuse(ReadToken) = 0;
+
   // Adds an open connection whose handshake is done. Its unread bytes come along.
   virtual void adopt(std::unique_ptr<Connection>) = 0;
   virtual std::size_t connections() const = 0;

@@ -151,8 +151,9 @@ void StreamChannel::on_message(ByteView body) {
 
 ReadToken StreamChannel::on_segment(const SegmentHeader& header, MutablePieces& target) {
   const ReadToken token = ++tokens_;
+  Life::Watch watch(life_);
   observer_->on_segment(options_.peer, header, token, target);
-  return token;
+  return !watch.over() && refused_ == token ? 0 : token;
 }
 
 void StreamChannel::on_segment_end(const SegmentHeader& header, ReadToken token, bool complete) {

@@ -23,6 +23,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   bool has_room() const override;
   void forget(OpId op) override;
   void redirect(ReadToken token) override;
+  void refuse(ReadToken token) override { refused_ = token; }
   void adopt(std::unique_ptr<Connection> connection) override;
   std::size_t connections() const override { return connections_.size(); }
   bool same_host() const override;
@@ -59,6 +60,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   bool room_wanted_ = false;
   std::vector<std::unique_ptr<StreamConnection>> connections_;
   ReadToken tokens_ = 0;
+  ReadToken refused_ = 0;
   Time now_;
   std::optional<Time> acknowledge_at_;
   std::uint64_t sent_before_ = 0;  // on connections that are gone

@@ -184,7 +184,15 @@ void StreamConnection::on_message(ByteView body) {
 }
 
 ReadToken StreamConnection::on_segment(const SegmentHeader& header, MutablePieces& target) {
-  return owner_ != nullptr ? owner_->on_segment(header, target) : 0;
+  if (owner_ == nullptr) return 0;
+  Life::Watch watch(life_);
+  const ReadToken token = owner_->on_segment(header, target);
+  if (watch.over() || token != 0 || state_ != State::open) return token;
+  // Nothing more is read, and this frame is never acknowledged.
+  reader_.stop();
+  write_failed_ = true;
+  stream_->fail({Code::limit_exceeded, "the other side sends more ahead than may be kept"});
+  return 0;
 }
 
 void StreamConnection::on_segment_end(const SegmentHeader& header, ReadToken token, bool complete) {

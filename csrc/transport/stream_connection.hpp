@@ -25,6 +25,7 @@ class ConnectionOwner {
  public:
   virtual ~ConnectionOwner() = default;
   virtual void on_message(ByteView body) = 0;
+  // 0: there is no place for it, and this connection is to break.
   virtual ReadToken on_segment(const SegmentHeader&, MutablePieces& target) = 0;
   virtual void on_segment_end(const SegmentHeader&, ReadToken, bool complete) = 0;
   virtual void on_read(StreamConnection&) = 0;  // a batch of frames has been handled

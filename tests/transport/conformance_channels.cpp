@@ -124,6 +124,22 @@ void redirecting(Harness& harness) {
   CHECK(lane.right.incomplete == 0);
 }
 
+// A segment for which there is no place breaks its connection and comes again on another.
+void refusing(Harness& harness) {
+  Lane lane(harness, 2);
+  std::map<std::uint32_t, int> seen;
+  lane.right.when_segment = [&](const SegmentHeader& header, ReadToken token) {
+    const std::uint32_t seq = header.op.key.seq;
+    if (++seen[seq] > 1 || seq != 5) return;
+    lane.right.channel->refuse(token);
+    lane.right.free_memory(token);
+  };
+  for (std::uint32_t seq = 1; seq <= 10; ++seq) lane.left.send_segment(seq, harness.large());
+  REQUIRE(lane.until([&] { return lane.right.segments.size() == 10; }));
+  CHECK(seen[5] >= 2);
+  CHECK(lane.right.channel->connections() == 1);
+}
+
 // A message that no reader would take ends the channel and not the process.
 void too_long(Harness& harness) {
   Lane lane(harness, 1);
@@ -236,6 +252,7 @@ void channel_conformance(const MakeHarness& make) {
   SUBCASE("closing") { closing(*harness); }
   SUBCASE("closing in callbacks") { closing_in_callbacks(*harness, false); }
   SUBCASE("destroying in callbacks") { closing_in_callbacks(*harness, true); }
+  SUBCASE("refusing") { refusing(*harness); }
   SUBCASE("too long a message") { too_long(*harness); }
   SUBCASE("unread messages") { unread_messages(*harness); }
 }
