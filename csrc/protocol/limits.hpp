@@ -66,8 +66,8 @@ struct Timing {
   }
   // A connection on which nothing moves, and two members without any, are given up no sooner than
   // heartbeats have told whether one of them hangs.
-  Duration silence_limit() const { return std::clamp<Duration>(heartbeat_limit * 5 / 2, 10s, 1h); }
-  Duration cut_off_limit() const { return std::max(link_limit, heartbeat_limit * 5 / 2); }
+  Duration silence_limit() const { return std::clamp<Duration>(heartbeat_limit * 3 / 2, 10s, 1h); }
+  Duration cut_off_limit() const { return std::max(link_limit, heartbeat_limit * 3 / 2); }
 };
 
 }  // namespace pyccl::protocol

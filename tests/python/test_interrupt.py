@@ -92,6 +92,22 @@ def test_the_communicator_stays_usable(coordinator: pyccl.Coordinator) -> None:
     assert out == "[2.0, 2.0, 2.0]\n"
 
 
+def test_an_update_that_was_given_up_can_be_asked_for_again(
+    coordinator: pyccl.Coordinator,
+) -> None:
+    out = run(
+        coordinator.address,
+        """
+        seconds_to_interrupt(comm.update)
+        helper = threading.Thread(target=lambda: others[0].update(30))
+        helper.start()
+        print(comm.update(30).world_size)
+        helper.join(30)
+        """,
+    )
+    assert out == "2\n"
+
+
 def test_an_asynchronous_operation_goes_on(coordinator: pyccl.Coordinator) -> None:
     out = run(
         coordinator.address,

@@ -38,7 +38,8 @@ class CheckCalls final : public Check {
   // A while after everything has healed no call is in vain any more.
   void failed(const PeerNode& peer, OpKey op, const Status& status) override {
     end(peer, op);
-    if (status.code() == Code::timeout && calm_for(calm_after) && !world_.stopping) {
+    if (status.code() == Code::timeout && calm_for(calm_after + late_verdict()) &&
+        !world_.stopping) {
       world_.fail("liveness", peer.name() + " " + to_string(op) + " timed out: " + status.reason());
     }
   }
@@ -69,6 +70,13 @@ class CheckCalls final : public Check {
     if (calls_[peer.id()].operations.erase(op) == 0) {
       world_.fail("calls", peer.name() + " ends " + to_string(op) + ", which is not open");
     }
+  }
+
+  // Long heartbeat limits give two members that are parted for good more time, too.
+  Duration late_verdict() const {
+    protocol::Timing timing = world_.timing;
+    timing.heartbeat_limit = world_.swarm.heartbeat_limit_most();
+    return timing.cut_off_limit() - timing.link_limit;
   }
 
   bool calm_for(Duration time) const {
