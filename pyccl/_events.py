@@ -120,6 +120,7 @@ def close_at_exit(thing: Closable) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    _core.begin_exit()
     for thing in list(_open):
         thing.close()
 

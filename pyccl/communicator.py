@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -19,7 +20,6 @@ Algorithm = Literal["auto", "ring", "direct", "one_shot"]
 OnLoss = Literal["retry", "raise"]
 Role = Literal["worker", "mirror"]
 
-_CANCEL_SECONDS = 0.1
 _LEAVE_SECONDS = 5.0
 # Out of the way of the caller's tags.
 _GATHER_TAG = 0xFFFFFFFF
@@ -64,10 +64,14 @@ def connect(
     heartbeat_limit: seconds without a word after which the coordinator is dialled again, 4 by
         default; the coordinator's own limit counts if it is longer.
 
-    Raises CoordinatorUnavailableError, NotAdmittedError, OperationTimeout (where members exist, but
-    admit nobody in time) or InvalidArgumentError.
+    Raises CoordinatorUnavailableError, NotAdmittedError (also where members exist, but admit nobody
+    in time), ProtocolError (another version of pyccl), OperationTimeout (`world_size_min` is not
+    reached) or InvalidArgumentError.
     """
     deadline = time.monotonic() + _seconds(timeout, "timeout")
+    # All of it before anybody hears of this peer.
+    operation_seconds = _seconds(operation_timeout, "operation_timeout")
+    least = _integer(world_size_min, "world_size_min", 1, 1 << 20)
     core_log = _events.Log("communicator")
     limits = {} if heartbeat_limit is None else {
         "heartbeat_limit": _seconds(heartbeat_limit, "heartbeat_limit")
@@ -79,16 +83,14 @@ def connect(
         connections=_integer(connections, "connections", 1, 64),
         listen=None if listen is None else _text(listen, "listen"),
         advertise=None if advertise is None else _text(advertise, "advertise"),
-        timeout=float(timeout),
+        timeout=_seconds(timeout, "timeout"),
         limits=limits,
         log=core_log.lines,
     )
-    communicator = Communicator(
-        core, address, group, _seconds(operation_timeout, "operation_timeout"), core_log
-    )
+    communicator = Communicator(core, address, group, operation_seconds, core_log)
     try:
-        communicator._finish(core.admission())
-        communicator._gather(_integer(world_size_min, "world_size_min", 1, 1 << 20), deadline)
+        communicator._finish(core.admission)
+        communicator._gather(least, deadline)
     except BaseException:
         communicator.close()
         raise
@@ -166,7 +168,7 @@ class Communicator:
         All members call it, when they have no operation under way. Raises OperationTimeout if
         somebody does not.
         """
-        self._finish(self._call(self._core.update, self._timeout_of(timeout)))
+        self._finish(self._core.update, self._timeout_of(timeout))
         self._pending = False
         return self.view
 
@@ -206,7 +208,8 @@ class Communicator:
         op: sum, avg, prod, min, max, band, bor, bxor. avg for floating point, the bit operations
             for integers only.
         weight: >= 0, floating point, for sum and avg: what this peer's values are multiplied by.
-            avg divides by the sum of the weights. 0 takes part without contributing.
+            avg divides by the sum of the weights. 0 takes part without contributing; where nobody
+            contributes, InvalidArgumentError says so on all members.
         out: where the result goes: an array, or a list of arrays, like `x`. By default the result
             replaces `x`.
         algorithm: "ring", "direct" or "one_shot"; by default what suits size and group.
@@ -228,15 +231,14 @@ class Communicator:
             )
         seconds = self._timeout if timeout is None else _seconds(timeout, "timeout")
         arrays = gather(x, out)
-        if self._closed:
-            raise ClosedError("the communicator was closed; connect() gives a new one")
-        core = self._core.all_reduce(arrays, settings, seconds, not async_op)
-        return Work(self, core) if async_op else self._finish(core)
+        if async_op:
+            return Work(self, self._call(self._core.all_reduce, arrays, settings, seconds, False))
+        return self._finish(self._core.all_reduce, arrays, settings, seconds, True)
 
     def barrier(self, *, tag: int = 0, timeout: float | None = None) -> OperationInfo:
         """Returns when all members have called it. Matched and retried like an all-reduce."""
         tag = _integer(tag, "tag", 0, 0xFFFFFFFF)
-        return self._finish(self._call(self._core.barrier, tag, self._timeout_of(timeout)))
+        return self._finish(self._core.barrier, tag, self._timeout_of(timeout))
 
     def leave(self, timeout: float | None = None) -> None:
         """Takes leave in good order and closes: the others go on at once, without this peer.
@@ -248,7 +250,7 @@ class Communicator:
         if self._closed:
             return
         try:
-            self._finish(self._core.leave(seconds))
+            self._finish(self._core.leave, seconds)
         except PycclError as error:
             # Evicted, or the coordinator is away: out is out.
             _events.logger.info("left without a farewell: %s", error)
@@ -291,19 +293,10 @@ class Communicator:
             raise ClosedError("the communicator was closed; connect() gives a new one")
         return function(*arguments)
 
-    def _finish(self, core: _core.Work) -> OperationInfo:
-        try:
-            core.wait(-1.0)
-        except BaseException:
-            # Ctrl-C, or whatever a signal handler raised.
-            self._give_up(core)
-            raise
-        return Work(self, core).result()
-
-    def _give_up(self, core: _core.Work) -> None:
-        """Waits a moment, so that the array changes no more when the caller has it back."""
-        self._core.cancel(core)
-        core.wait(_CANCEL_SECONDS, False)
+    def _finish(self, function: Callable[..., _core.Work], *arguments: object) -> OperationInfo:
+        # The core waits, and gives the call up before Ctrl-C comes out of it: between two lines of
+        # Python an exception could leave a call posted that nobody knows of.
+        return Work(self, self._call(function, *arguments)).result()
 
     def _timeout_of(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else _seconds(timeout, "timeout")
@@ -326,11 +319,11 @@ class Communicator:
                 pause = min(2 * pause, 0.05)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024, typed=True)
 def _settings(
     op: str, weight: float, tag: int, on_loss: str, algorithm: str | None
 ) -> _core.ReduceSettings:
-    if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+    if not (isinstance(weight, numbers.Real) and 0 <= weight < math.inf):
         raise InvalidArgumentError(f"weight is {weight!r}, but must be a finite number >= 0")
     return _core.ReduceSettings(
         op=_code(_core.reduce_ops, op, "op"),
@@ -354,12 +347,12 @@ def _text(value: object, what: str) -> str:
 
 
 def _integer(value: object, what: str, low: int, high: int) -> int:
-    if not isinstance(value, int) or not low <= value <= high:
+    if not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise InvalidArgumentError(f"{what} is {value!r}, but must be from {low} to {high}")
-    return value
+    return int(value)
 
 
 def _seconds(value: object, what: str) -> float:
-    if not isinstance(value, (int, float)) or not value > 0:
+    if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise InvalidArgumentError(f"{what} is {value!r}, but must be seconds above 0")
     return float(value)

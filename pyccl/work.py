@@ -24,7 +24,7 @@ class Epoch(NamedTuple):
 
 
 class OperationInfo(NamedTuple):
-    """How an operation went. The same on all members, except bytes and seconds."""
+    """How an operation went. The same on all members, except attempts, bytes and seconds."""
 
     world_size: int
     """Contributors to the result: members with a weight above 0."""
@@ -33,7 +33,7 @@ class OperationInfo(NamedTuple):
     epoch: Epoch
     """The view that committed it."""
     attempts: int
-    """1, and one more for each time that it began again because a peer was lost."""
+    """1, and one more for each time that it began again here because a peer was lost."""
     bytes_sent: int
     """Payload that the last attempt sent from here."""
     bytes_received: int

@@ -42,8 +42,11 @@ void mark(int fd) {
   if (auto* word = word_of(fd)) word->fetch_or(bit_of(fd), std::memory_order_relaxed);
 }
 
-void unmark(int fd) {
-  if (auto* word = word_of(fd)) word->fetch_and(~bit_of(fd), std::memory_order_relaxed);
+// False where a child has closed it already.
+bool unmark(int fd) {
+  auto* word = word_of(fd);
+  if (word == nullptr) return true;
+  return (word->fetch_and(~bit_of(fd), std::memory_order_relaxed) & bit_of(fd)) != 0;
 }
 
 }  // namespace
@@ -57,10 +60,7 @@ FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
 
 void FileDescriptor::reset(int fd) {
   const int error = errno;
-  if (fd_ >= 0) {
-    unmark(fd_);
-    ::close(fd_);
-  }
+  if (fd_ >= 0 && unmark(fd_)) ::close(fd_);
   fd_ = fd;
   if (fd_ >= 0) mark(fd_);
   errno = error;

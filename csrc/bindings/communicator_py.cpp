@@ -37,7 +37,8 @@ class CommunicatorFace {
     communicator_.reset();
   }
 
-  OpenCallPtr admission() { return track(communicator_->admission(), {}); }
+  // Those that return an OpenCall have waited for its end, except all_reduce without `waits`.
+  OpenCallPtr admission() { return finished(communicator_->admission()); }
   OpenCallPtr all_reduce(Arrays& arrays, const ReduceSettings& settings, double timeout,
                          bool waits) {
     engine::AllReduceRequest request;
@@ -51,17 +52,17 @@ class CommunicatorFace {
     if (const Status refusal = engine::check(request); !refusal.ok()) throw_status(refusal);
     auto work = communicator_->all_reduce(std::move(request), to_duration(timeout),
                                           waits ? runtime::Then::waits : runtime::Then::goes_on);
-    return track(std::move(work), arrays.take_buffers());
+    auto call = track(std::move(work), arrays.take_buffers());
+    if (waits) finish(*call, *communicator_);
+    return call;
   }
   OpenCallPtr barrier(std::uint32_t tag, double timeout) {
-    return track(communicator_->barrier(tag, to_duration(timeout), runtime::Then::waits), {});
+    return finished(communicator_->barrier(tag, to_duration(timeout), runtime::Then::waits));
   }
   OpenCallPtr update(double timeout) {
-    return track(communicator_->update(to_duration(timeout)), {});
+    return finished(communicator_->update(to_duration(timeout)));
   }
-  OpenCallPtr leave(double timeout) {
-    return track(communicator_->leave(to_duration(timeout)), {});
-  }
+  OpenCallPtr leave(double timeout) { return finished(communicator_->leave(to_duration(timeout))); }
   void cancel(const OpenCall& call) { communicator_->cancel(call.work); }
   void close() {
     {
@@ -84,6 +85,12 @@ class CommunicatorFace {
   std::string address() const { return communicator_->address(); }
 
  private:
+  OpenCallPtr finished(runtime::WorkPtr work) {
+    auto call = track(std::move(work), {});
+    finish(*call, *communicator_);
+    return call;
+  }
+
   OpenCallPtr track(runtime::WorkPtr work, HeldBuffers buffers) {
     forget_ended();
     auto call = std::make_shared<OpenCall>(std::move(work), std::move(buffers));

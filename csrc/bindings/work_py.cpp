@@ -1,7 +1,10 @@
 // Work for Python; see work_py.hpp.
 #include "bindings/work_py.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 
 #include "bindings/convert_py.hpp"
 #include "bindings/log_py.hpp"
@@ -14,6 +17,16 @@ namespace {
 
 // Keyboard interrupts are promised within 200 ms; a blocking call also needs time to cancel.
 constexpr Duration slice_max = 50ms;
+// A moment, so that the arrays change no more when the caller has them back.
+constexpr double cancel_seconds = 0.1;
+
+std::atomic<bool> exiting = false;
+
+// The interpreter ends daemon threads where they ask for its lock, by unwinding their stacks, which
+// C++ does not survive. Those that wait here when the program exits stay here.
+void park_if_exiting() {
+  while (exiting.load(std::memory_order_relaxed)) ::pause();
+}
 
 // What became of a call: (status, the fields of pyccl.OperationInfo in their order).
 py::tuple outcome(const OpenCall& call) {
@@ -35,7 +48,9 @@ bool wait(OpenCall& call, double seconds, bool interruptible) {
     const Duration slice = std::min(left, slice_max);
     {
       const py::gil_scoped_release unlocked;
-      if (call.work->wait(slice)) break;
+      const bool ended = call.work->wait(slice);
+      park_if_exiting();
+      if (ended) break;
     }
     if (interruptible && PyErr_CheckSignals() != 0) throw py::error_already_set();
     if (bounded) left -= slice;
@@ -45,7 +60,18 @@ bool wait(OpenCall& call, double seconds, bool interruptible) {
   return true;
 }
 
+void finish(OpenCall& call, runtime::Communicator& communicator) {
+  try {
+    wait(call, -1.0, true);
+  } catch (py::error_already_set&) {
+    communicator.cancel(call.work);
+    wait(call, cancel_seconds, false);
+    throw;
+  }
+}
+
 void register_work(py::module_& module) {
+  module.def("begin_exit", [] { exiting = true; });
   py::class_<OpenCall, OpenCallPtr>(module, "Work")
       .def("wait", &wait, py::arg("seconds"), py::arg("interruptible") = true)
       .def("done", [](const OpenCall& call) { return call.work->done(); })

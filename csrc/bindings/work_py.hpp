@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bindings/arrays_py.hpp"
+#include "runtime/communicator.hpp"
 #include "runtime/work.hpp"
 
 namespace pyccl::bindings {
@@ -20,5 +21,9 @@ using OpenCallPtr = std::shared_ptr<OpenCall>;
 // lock, in slices between which signal handlers run; what they raise comes out of here, and the
 // call goes on. With interruptible = false signals wait.
 bool wait(OpenCall& call, double seconds, bool interruptible);
+
+// Waits until the call has ended. When a signal handler raises, the call is given up first: by the
+// time that Python sees the exception, nothing is left behind.
+void finish(OpenCall& call, runtime::Communicator& communicator);
 
 }  // namespace pyccl::bindings

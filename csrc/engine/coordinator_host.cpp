@@ -242,7 +242,8 @@ void CoordinatorHost::on_accepted(std::unique_ptr<transport::Stream> stream) {
     ended_links_.push_back(take(oldest));
   }
   auto link = std::make_unique<Link>(*this);
-  link->connection = transport::Connection::accepted(std::move(stream), link.get());
+  link->connection =
+      transport::Connection::accepted(std::move(stream), link.get(), protocol::register_bytes_max);
   link->deadline = clock_.now() + options_.hello_limit;
   strangers_.push_back(std::move(link));
 }

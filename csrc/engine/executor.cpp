@@ -38,18 +38,15 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
   const Status begun =
       operation->begin(id, attempt, self_, peers,
                        near ? collectives::Reach::same_host : collectives::Reach::network);
-  if (!begun.ok()) {
-    host_.operation_refused(id.key, begun);
-    return;
-  }
   for (;;) {
     const auto early = stashed_.lower_bound({id, {}, 0, 0, 0});
     if (early == stashed_.end() || early->first.op != id) break;
     PYCCL_MARK("data comes before the operation is posted");
     const auto segment = stashed_.extract(early);
     stash_bytes_[segment.key().from] -= cost_of(segment.mapped().header);
-    replay(*operation, segment.key().from, segment.mapped());
+    if (begun.ok()) replay(*operation, segment.key().from, segment.mapped());
   }
+  if (!begun.ok()) return host_.operation_refused(id.key, begun);
   check_whole(*operation);
 }
 

@@ -15,7 +15,7 @@ Handshake::Handshake(HandshakeHost& host, transport::Network& network, const std
 
 Handshake::Handshake(HandshakeHost& host, std::unique_ptr<transport::Stream> stream, Time deadline)
     : host_(host), dialled_(false), deadline_(deadline) {
-  connection_ = transport::Connection::accepted(std::move(stream), this);
+  connection_ = transport::Connection::accepted(std::move(stream), this, protocol::link_bytes_max);
 }
 
 void Handshake::on_open(transport::Connection& connection) {

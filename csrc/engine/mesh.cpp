@@ -17,7 +17,7 @@ constexpr Duration backoff_last = 1s;
 // Until a peer that wants no more connections is asked again, since those that it counts may have
 // been dead ones.
 constexpr Duration limited_pause = 60s;
-constexpr std::size_t handshakes_max = 512;  // half the descriptors that a process usually has
+constexpr std::ptrdiff_t accepted_max = 512;  // half the descriptors that a process usually has
 
 }  // namespace
 
@@ -185,16 +185,21 @@ void Mesh::close(const Status& reason) {
 void Mesh::on_accepted(std::unique_ptr<transport::Stream> stream) {
   if (closed_) return;
   // Strangers cost a bounded number of connections for a bounded time. The one that has been silent
-  // for longest makes room, since a member's offer comes with its first packet.
-  if (handshakes_.size() >= handshakes_max) {
+  // for longest makes room, though not in the turn that it has come in: nobody could have read what
+  // it says.
+  const Time deadline = clock_.now() + handshake_limit;
+  const auto waits = [](const auto& handshake) {
+    return !handshake->over() && !handshake->dialled();
+  };
+  if (std::ranges::count_if(handshakes_, waits) >= accepted_max) {
     const auto silent = std::ranges::find_if(handshakes_, [&](const auto& handshake) {
-      return !handshake->over() && !handshake->dialled() && handshake->link().to != options_.self;
+      return waits(handshake) && handshake->link().to != options_.self &&
+             handshake->deadline() < deadline;
     });
     if (silent == handshakes_.end()) return;
     (*silent)->give_up();
   }
-  handshakes_.push_back(std::make_unique<Handshake>(handshake_host(), std::move(stream),
-                                                    clock_.now() + handshake_limit));
+  handshakes_.push_back(std::make_unique<Handshake>(handshake_host(), std::move(stream), deadline));
 }
 
 void Mesh::link_offered(Handshake& handshake, const protocol::Link& link) {

@@ -31,6 +31,22 @@ bool uses_partial(const collectives::Plan& plan) {
   return false;
 }
 
+// Lists of the same elements in another division would be added up across their arrays. FNV-1a.
+std::uint32_t layout_of(const std::vector<Array>& arrays) {
+  if (arrays.size() <= 1) return 0;
+  std::uint32_t sum = 2166136261u;
+  const auto add = [&](std::uint64_t word) {
+    for (int byte = 0; byte < 8; ++byte) {
+      sum = (sum ^ static_cast<std::uint8_t>(word >> 8 * byte)) * 16777619u;
+    }
+  };
+  for (const Array& array : arrays) {
+    add(static_cast<std::uint64_t>(array.dtype));
+    add(array.count);
+  }
+  return std::max(sum, 1u);
+}
+
 }  // namespace
 
 Operation::Operation(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request,
@@ -51,6 +67,7 @@ Operation::Operation(Ticket ticket, protocol::Collective kind, const AllReduceRe
   descriptor_.algorithm = static_cast<std::uint8_t>(request.algorithm);
   descriptor_.on_loss = static_cast<protocol::OnLoss>(request.on_loss);
   descriptor_.segment_bytes = segment_bytes_for(bytes, segment_bytes_max);
+  descriptor_.layout = layout_of(request.arrays);
   for (PartMemory& part : memory_) {
     part.seal(descriptor_.segment_bytes);
     descriptor_.parts.push_back({static_cast<std::uint8_t>(part.dtype()), part.count()});

@@ -76,6 +76,7 @@ class PeerImplementation final : public Peer,
 
   void update(Ticket ticket, Time deadline) override {
     if (!usable(ticket)) return;
+    if (update_) drain();  // the one before may have ended in this turn
     if (update_) {
       finished(ticket, Status(Code::invalid_argument, "update() is already running"));
       return;

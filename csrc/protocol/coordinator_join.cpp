@@ -21,8 +21,9 @@ Status Coordinator::may_join(PeerId from, const Hello& hello) const {
   const auto refuse = [](std::string why) { return Status(Code::not_admitted, std::move(why)); };
   const MemberInfo& peer = hello.member;
   if (hello.version != version) {
-    return refuse("this peer speaks protocol version " + std::to_string(hello.version) +
-                  ", the coordinator " + std::to_string(version));
+    return {Code::protocol_violation, "this peer speaks protocol version " +
+                                          std::to_string(hello.version) + ", the coordinator " +
+                                          std::to_string(version)};
   }
   if (hello.run && hello.run != state_.run) return refuse("the coordinator has another run");
   if (!peer.peer || peer.peer != from) return refuse("the peer's id is not its own");

@@ -1,6 +1,8 @@
 // A descriptor as its call looks. Mismatch errors show two of them side by side, so everything that
 // can differ is shown when it is not the default.
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <iterator>
 
@@ -51,6 +53,11 @@ std::string to_string(const Descriptor& descriptor) {
   if (reduces(descriptor.kind)) add(name_of(reduce_op_names, descriptor.reduce_op, "op"));
   for (const Part& part : descriptor.parts) {
     add(name_of(dtype_names, part.dtype, "dtype") + "[" + std::to_string(part.count) + "]");
+  }
+  if (descriptor.layout != 0) {
+    std::array<char, 8> digits{};
+    const auto end = std::to_chars(digits.begin(), digits.end(), descriptor.layout, 16).ptr;
+    add("a list of layout " + std::string(digits.begin(), end));
   }
   if (descriptor.root >= 0) add("root=" + std::to_string(descriptor.root));
   if (descriptor.algorithm != PYCCL_ALGORITHM_AUTO) {

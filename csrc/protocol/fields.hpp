@@ -91,7 +91,8 @@ constexpr auto fields_of(const Descriptor*) {
                     Field{"algorithm", &Descriptor::algorithm},
                     Field{"on_loss", &Descriptor::on_loss},
                     Field{"root", &Descriptor::root},
-                    Field{"segment_bytes", &Descriptor::segment_bytes}};
+                    Field{"segment_bytes", &Descriptor::segment_bytes},
+                    Field{"layout", &Descriptor::layout}};
 }
 
 constexpr auto fields_of(const OperationReport*) {

@@ -29,13 +29,19 @@ inline constexpr std::size_t awaited_max = 8;
 inline constexpr std::size_t held_max =
     4 * operations_open_max;  // messages of a later view, per peer
 
+// Of the members of a View with all their names and addresses.
+inline constexpr std::size_t members_bytes_max =
+    members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16);
+// The first message on a connection, when nobody knows yet who sends it: Register or Hello at a
+// coordinator, Link at a peer.
+inline constexpr std::size_t register_bytes_max = members_bytes_max + 1024;
+inline constexpr std::size_t link_bytes_max = 1024;
+
 // The largest message is a View: all members with all their addresses, a number per tag, and the
 // decisions of one group, which get what the others leave. Decisions that do not fit wait for the
 // next view where they can (decide.hpp).
 inline constexpr std::size_t decisions_bytes_max =
-    message_bytes_max -
-    members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16) - tags_max * 12 -
-    reason_bytes_max - 64;
+    message_bytes_max - members_bytes_max - tags_max * 12 - reason_bytes_max - 64;
 inline constexpr std::size_t decision_bytes = 48;  // of one with a text of up to 23 bytes
 inline constexpr std::size_t refusal_bytes = decision_bytes + operation_reason_bytes_max;
 inline constexpr std::size_t decisions_max = decisions_bytes_max / decision_bytes;

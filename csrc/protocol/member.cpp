@@ -114,7 +114,7 @@ void Member::channel_restored(Time, PeerId peer) {
 
 Status Member::request_update(Time, Time deadline) {
   if (state_ == State::joiner) return {Code::not_admitted, "update() before this peer is admitted"};
-  if (state_ != State::member) return {Code::closed, "update() after this peer has left"};
+  if (state_ != State::member) return gone("update()");
   if (update_) return {Code::invalid_argument, "update() is already waiting"};
   update_ = UpdateRequest{deadline, false, {}};
   send_update_if_quiet();
@@ -147,8 +147,13 @@ void Member::finish_leave() {
   outbox.push_back(LeaveFinished{});
 }
 
+Status Member::gone(const std::string& call) const {
+  return end_.ok() ? Status(Code::closed, call + " after this peer has left") : end_;
+}
+
 void Member::end(Status status) {
   state_ = State::ended;
+  end_ = status;
   outbox.push_back(Ended{std::move(status)});
 }
 

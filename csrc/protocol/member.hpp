@@ -222,6 +222,7 @@ class Member {
   void redial(std::string reason);
   void resend_requests();
   void end(Status status);
+  Status gone(const std::string& call) const;
   void finish_leave();
   void expire_update();
   std::vector<PeerId> peers_of_group() const;
@@ -269,6 +270,7 @@ class Member {
   MemberOptions options_;
   GroupId group_;
   State state_ = State::joiner;
+  Status end_;  // why it ended, unless by leaving
 
   bool connected_ = false;
   Time last_heard_;

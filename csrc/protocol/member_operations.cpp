@@ -25,7 +25,7 @@ bool Member::room_for_tag(std::uint32_t tag) const {
 
 Status Member::may_post(std::uint32_t tag) const {
   if (state_ == State::joiner) return {Code::not_admitted, "operation before admission"};
-  if (state_ != State::member) return {Code::closed, "operation after this peer has left"};
+  if (state_ != State::member) return gone("operation");
   if (open_count_ >= operations_open_max) {
     return {Code::limit_exceeded, "more than " + std::to_string(operations_open_max) +
                                       " operations at once: wait for some of them"};

@@ -51,6 +51,7 @@ struct Descriptor {
   OnLoss on_loss = OnLoss::retry;
   std::int32_t root = -1;  // none
   std::uint32_t segment_bytes = 0;
+  std::uint32_t layout = 0;  // 0: at most one array; otherwise a sum of all their types and sizes
   bool operator==(const Descriptor&) const = default;
 };
 

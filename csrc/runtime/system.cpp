@@ -55,7 +55,9 @@ LoopThread::LoopThread(const char* name, std::shared_ptr<void> owned, std::funct
 
 LoopThread::~LoopThread() {
   if (in_forked_child()) {
+    // The thread's name may be another thread's by now, so it must not even be detached.
     new std::shared_ptr<void>(owned_);
+    new std::thread(std::move(thread_));
   } else {
     join();
   }

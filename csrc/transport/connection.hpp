@@ -66,7 +66,10 @@ class Connection {
  public:
   static std::unique_ptr<Connection> dial(Network&, const std::string& address,
                                           ConnectionObserver*);
-  static std::unique_ptr<Connection> accepted(std::unique_ptr<Stream>, ConnectionObserver*);
+  // Until its first message has come, the caller is a stranger, who gets no more memory than that
+  // message may need.
+  static std::unique_ptr<Connection> accepted(std::unique_ptr<Stream>, ConnectionObserver*,
+                                              std::size_t first_message_bytes = message_bytes_max);
   virtual ~Connection() = default;  // closes
 
   // Queued and written as the stream takes it. The queue is bounded: a peer that does not read its

@@ -20,8 +20,9 @@ std::unique_ptr<Connection> Connection::dial(Network& network, const std::string
 }
 
 std::unique_ptr<Connection> Connection::accepted(std::unique_ptr<Stream> stream,
-                                                 ConnectionObserver* observer) {
-  return std::make_unique<StreamConnection>(std::move(stream), observer);
+                                                 ConnectionObserver* observer,
+                                                 std::size_t first_message_bytes) {
+  return std::make_unique<StreamConnection>(std::move(stream), observer, first_message_bytes);
 }
 
 StreamConnection::StreamConnection(Network& network, const std::string& address,
@@ -31,8 +32,13 @@ StreamConnection::StreamConnection(Network& network, const std::string& address,
       reader_(this),
       stream_(network.dial(address, this)) {}
 
-StreamConnection::StreamConnection(std::unique_ptr<Stream> stream, ConnectionObserver* observer)
-    : state_(State::open), observer_(observer), reader_(this), stream_(std::move(stream)) {
+StreamConnection::StreamConnection(std::unique_ptr<Stream> stream, ConnectionObserver* observer,
+                                   std::size_t first_message_bytes)
+    : state_(State::open),
+      observer_(observer),
+      first_message_bytes_(first_message_bytes),
+      reader_(this),
+      stream_(std::move(stream)) {
   writer_.checksum_payloads(!stream_->same_host());
   stream_->set_observer(this);
 }
@@ -171,6 +177,11 @@ Status StreamConnection::on_header(const FrameHeader& header) {
   }
   if (header.kind == FrameKind::segment && owner_ == nullptr && !finishing_) {
     return {Code::protocol_violation, "a segment arrived on a connection that carries none"};
+  }
+  if (header.length > first_message_bytes_ && reader_.frames() == 0) {
+    return {Code::protocol_violation, "a first message of " + std::to_string(header.length) +
+                                          " bytes where " + std::to_string(first_message_bytes_) +
+                                          " are allowed"};
   }
   return {};
 }

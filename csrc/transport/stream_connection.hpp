@@ -37,7 +37,8 @@ class StreamConnection final : public Connection, private StreamObserver, privat
  public:
   // Either a dialled one (address) or an accepted one (stream).
   StreamConnection(Network& network, const std::string& address, ConnectionObserver* observer);
-  StreamConnection(std::unique_ptr<Stream> stream, ConnectionObserver* observer);
+  StreamConnection(std::unique_ptr<Stream> stream, ConnectionObserver* observer,
+                   std::size_t first_message_bytes);
   ~StreamConnection() override;
 
   void send_message(ByteView body) override;
@@ -91,6 +92,7 @@ class StreamConnection final : public Connection, private StreamObserver, privat
   std::size_t own_bytes_ = 0;
   bool finishing_ = false;
   bool write_failed_ = false;
+  std::size_t first_message_bytes_ = message_bytes_max;
   FrameReader reader_;
   FrameWriter writer_;
   std::unique_ptr<Stream> stream_;

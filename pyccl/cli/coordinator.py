@@ -28,8 +28,7 @@ _log = logging.getLogger("pyccl.coordinator")
 )  # fmt: skip
 @click.option(
     "--heartbeat-limit", type=click.FloatRange(min=0, min_open=True), metavar="S",
-    help="Seconds of silence after which a peer counts as dead; 4 by default. Peers must be given "
-    "the same.",
+    help="Seconds of silence after which a peer counts as dead; 4 by default.",
 )  # fmt: skip
 @click.option(
     "--recovery-limit", type=click.FloatRange(min=0, min_open=True), metavar="S",

@@ -250,6 +250,13 @@ TEST_CASE("a peer cannot make a member remember without bound") {
   CHECK(member.load().known == 2 * operations_open_max);
 }
 
+TEST_CASE("calls after an eviction say that, not that the peer has left") {
+  Member member = member_in(view_of({me, other}, {1, 1}));
+  member.receive(now, Evicted{{1, 2}, Status(Code::evicted, "silent for 4 s")});
+  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::evicted);
+  CHECK(member.request_update(now, never).code() == Code::evicted);
+}
+
 TEST_CASE("an older coordinator is refused") {
   Member member = member_in(view_of({me, other}, {3, 1}));
   member.coordinator_disconnected(now);

@@ -168,8 +168,9 @@ def test_groups_reduce_apart(coordinator: pyccl.Coordinator) -> None:
         (lambda comm, x: comm.all_reduce(x.astype(np.int32)), ["f64[8]", "i32[8]"]),
         (lambda comm, x: comm.all_reduce(x, op="max"), ["sum", "max"]),
         (lambda comm, x: comm.barrier(), ["all_reduce", "barrier"]),
+        (lambda comm, x: comm.all_reduce([x[:4], x[4:]]), ["f64[8]", "a list of layout"]),
     ],
-    ids=["size", "type", "op", "collective"],
+    ids=["size", "type", "op", "collective", "list"],
 )
 def test_a_mismatch_names_both_ranks_everywhere(run_peers: Any, odd: Any, texts: list[str]) -> None:
     def function(comm: pyccl.Communicator) -> tuple[str, list[float]]:
@@ -213,3 +214,45 @@ def test_a_timeout_names_who_had_not_arrived(run_peers: Any) -> None:
     texts = run_peers(PEERS, function)
     assert "2" in texts[0]
     assert "rank 2" in texts[0] or "ranks 2" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "odd"),
+    [
+        ((4, 6), [(6, "f4"), (4, "f4")]),
+        ((4, 6), [(4, "f4"), (3, "f4"), (3, "f4")]),
+        ((4, 0, 6), [(4, "f4"), (6, "f4"), (0, "f4")]),
+    ],
+    ids=["order", "division", "empty"],
+)
+def test_lists_must_be_divided_alike(
+    run_peers: Any, sizes: tuple[int, ...], odd: list[tuple[int, str]]
+) -> None:
+    def function(comm: pyccl.Communicator) -> bool:
+        usual = [(size, "f4") for size in sizes]
+        arrays = [np.ones(size, dtype) for size, dtype in (odd if comm.rank == 1 else usual)]
+        with pytest.raises(pyccl.MismatchError, match="layout"):
+            comm.all_reduce(arrays)
+        return all((array == 1).all() for array in arrays)
+
+    assert all(run_peers(PEERS, function))
+
+
+def test_lists_of_mixed_types_must_be_in_one_order(run_peers: Any) -> None:
+    def function(comm: pyccl.Communicator) -> None:
+        arrays = [np.ones(4, "f4"), np.ones(4, "i4"), np.ones(2, "f4")]
+        if comm.rank == 1:
+            arrays = [arrays[0], arrays[2], arrays[1]]
+        with pytest.raises(pyccl.MismatchError, match="layout"):
+            comm.all_reduce(arrays)
+
+    run_peers(PEERS, function)
+
+
+def test_numbers_of_numpy_are_numbers(alone: pyccl.Communicator) -> None:
+    x = np.ones(3)
+    alone.all_reduce(x, weight=np.float32(3), tag=np.int64(5), timeout=np.float64(20))
+    assert x.tolist() == [3.0, 3.0, 3.0]
+    alone.all_reduce(x, tag=7)
+    with pytest.raises(pyccl.InvalidArgumentError, match="tag"):
+        alone.all_reduce(x, tag=7.0)  # type: ignore[call-overload]

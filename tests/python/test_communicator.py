@@ -173,6 +173,13 @@ def test_bad_options(coordinator: pyccl.Coordinator, options: dict[str, Any]) ->
         pyccl.connect(coordinator.address, **{"timeout": 5.0, **options})
 
 
+@pytest.mark.parametrize("options", [{"operation_timeout": -1.0}, {"world_size_min": "2"}], ids=str)
+def test_bad_options_are_refused_before_anybody_hears_of_the_peer(options: dict[str, Any]) -> None:
+    # Nobody listens there, which a connect() that got that far would find out.
+    with pytest.raises(pyccl.InvalidArgumentError):
+        pyccl.connect("127.0.0.1:1", timeout=0.5, **options)
+
+
 def test_a_port_in_use(coordinator: pyccl.Coordinator) -> None:
     with pytest.raises(pyccl.AddressInUseError, match=coordinator.address):
         pyccl.Coordinator(coordinator.address)

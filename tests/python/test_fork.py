@@ -94,6 +94,54 @@ def test_what_a_child_asks_of_its_parents_communicator(coordinator: pyccl.Coordi
     assert process.returncode == 0
 
 
+def test_a_child_may_begin_afresh(coordinator: pyccl.Coordinator) -> None:
+    process = start(
+        coordinator.address,
+        """
+        inherited = [pyccl.Coordinator("127.0.0.1:0"), pyccl.connect(sys.argv[1], timeout=30)]
+        child = os.fork()
+        if child == 0:
+            with pyccl.Coordinator("127.0.0.1:0") as own:
+                with pyccl.connect(own.address, timeout=30) as comm:
+                    inherited.clear()
+                    comm.all_reduce(np.ones(3))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        inherited[1].leave()
+        inherited[0].stop()
+        print(os.waitstatus_to_exitcode(status))
+        """,
+    )
+    out, _ = process.communicate(timeout=30)
+    assert out == "0\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("call", ["all_reduce(np.ones(3))", "barrier()", "update()"])
+def test_daemon_threads_do_not_keep_a_program_from_its_end(
+    coordinator: pyccl.Coordinator, call: str
+) -> None:
+    for _ in range(3):
+        process = start(
+            coordinator.address,
+            f"""
+            import threading
+            comm = pyccl.connect(sys.argv[1], timeout=30)
+            started = threading.Event()
+            def wait():
+                started.set()
+                while True:
+                    comm.{call}
+            thread = threading.Thread(target=wait, daemon=True)
+            thread.start()
+            started.wait()
+            sys.exit(3)
+            """,
+        )
+        process.communicate(timeout=30)
+        assert process.returncode == 3
+
+
 @pytest.mark.parametrize("what", ["pyccl.Coordinator()", "pyccl.connect(sys.argv[1], timeout=5)"])
 def test_too_few_descriptors_are_an_error(coordinator: pyccl.Coordinator, what: str) -> None:
     process = start(

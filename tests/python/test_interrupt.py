@@ -30,7 +30,7 @@ PRELUDE = """
 
     def interrupt_once_it_waits(sent):
         # These are the two that wait in the core; it lends this thread the lock meanwhile.
-        waiting = (pyccl.Communicator._finish.__code__, pyccl.Work.wait.__code__)
+        waiting = (pyccl.Communicator._call.__code__, pyccl.Work.wait.__code__)
         while sys._current_frames()[main].f_code not in waiting:
             pass
         sent.append(time.monotonic())

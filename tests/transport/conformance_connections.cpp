@@ -61,6 +61,28 @@ void messages(Harness& harness) {
   CHECK(links.dialled.connection->remote_address() == links.acceptor.address());
 }
 
+// A stranger gets no more memory than its first words may need.
+void long_first_message(Harness& harness) {
+  Acceptor acceptor(harness);
+  Link accepted;
+  acceptor.when_accepted = [&](std::unique_ptr<Stream> stream) {
+    accepted.connection = Connection::accepted(std::move(stream), &accepted, 1000);
+  };
+  Link dialled;
+  dialled.connection = Connection::dial(harness.network(), acceptor.address(), &dialled);
+  SUBCASE("too long") {
+    dialled.connection->send_message(pattern(1001, 1));
+    REQUIRE(run_until(harness, [&] { return accepted.ended.has_value(); }));
+    CHECK(accepted.ended->code() == Code::protocol_violation);
+    CHECK(accepted.messages.empty());
+  }
+  SUBCASE("and a longer one behind it") {
+    dialled.connection->send_message(pattern(1000, 1));
+    dialled.connection->send_message(pattern(100'000, 1));
+    REQUIRE(run_until(harness, [&] { return accepted.messages.size() == 2; }));
+  }
+}
+
 void refused(Harness& harness) {
   Links links(harness);
   const std::string address = links.acceptor.address();
@@ -141,6 +163,7 @@ void too_long(Harness& harness) {
 void connection_conformance(const MakeHarness& make) {
   const std::unique_ptr<Harness> harness = make();
   SUBCASE("messages") { messages(*harness); }
+  SUBCASE("a long first message") { long_first_message(*harness); }
   SUBCASE("refused") { refused(*harness); }
   SUBCASE("finishing") { finishing(*harness); }
   SUBCASE("closed by the other side") { closed_by_the_other_side(*harness); }
