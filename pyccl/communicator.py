@@ -221,7 +221,9 @@ class Communicator:
 
         After an error `x` holds what it held before, and `out` is undefined. Ctrl-C cancels a
         blocking call. Raises InvalidArgumentError, MismatchError, PeerLostError, OperationTimeout
-        (names the ranks that had not arrived), EvictedError, ClosedError.
+        (names the ranks that had not arrived), EvictedError, ClosedError. Where one of these needs
+        the coordinator's decision and it stays away, the outcome is unknown: the communicator ends
+        with CoordinatorUnavailableError.
         """
         try:
             settings = _settings(op, weight, tag, on_loss, algorithm)

@@ -19,7 +19,8 @@
  *   operations go on while nobody waits for them.
  * - Blocking: only functions that say so block, and those for no longer than their timeout (plus
  *   the coordinator's decision, see pyccl_all_reduce). Signals do not interrupt them.
- * - Timeouts are seconds; below 0 means the default. 0 and NaN are refused where waiting is needed.
+ * - Timeouts are seconds; below 0 means the default, NaN is refused. With 0 a call that would have
+ * to wait ends with PYCCL_TIMEOUT; pyccl_connect refuses it.
  * - Failures come as a pyccl_code; pyccl_error_text() has the sentence that says what happened.
  *   Outputs behind pointers are set on success only. A NULL where a thing is needed, an enumeration
  *   out of its range and the like are PYCCL_INVALID_ARGUMENT and have no effect.
@@ -225,8 +226,8 @@ PYCCL_API pyccl_code pyccl_update(pyccl_communicator* communicator, double timeo
 
 /* Leaves in good order: the others go on without waiting for anything. Blocks until they know.
  * Afterwards everything but close and free fails with PYCCL_CLOSED; what was open fails so too.
- * This peer is out also if an error is returned.
- * Errors: PYCCL_TIMEOUT, PYCCL_COORDINATOR_UNAVAILABLE, PYCCL_EVICTED, PYCCL_CLOSED,
+ * This peer is out also if an error is returned. While the coordinator is away it goes without a
+ * farewell, which is no error. Errors: PYCCL_TIMEOUT, PYCCL_EVICTED, PYCCL_CLOSED,
  * PYCCL_INVALID_ARGUMENT. */
 PYCCL_API pyccl_code pyccl_leave(pyccl_communicator* communicator, double timeout);
 
