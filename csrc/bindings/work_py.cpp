@@ -21,11 +21,12 @@ constexpr Duration slice_max = 50ms;
 constexpr double cancel_seconds = 0.1;
 
 std::atomic<bool> exiting = false;
+thread_local bool ends_the_program = false;
 
 // The interpreter ends daemon threads where they ask for its lock, by unwinding their stacks, which
 // C++ does not survive. Those that wait here when the program exits stay here.
 void park_if_exiting() {
-  while (exiting.load(std::memory_order_relaxed)) ::pause();
+  while (exiting.load(std::memory_order_relaxed) && !ends_the_program) ::pause();
 }
 
 // What became of a call: (status, the fields of pyccl.OperationInfo in their order).
@@ -71,7 +72,7 @@ void finish(OpenCall& call, runtime::Communicator& communicator) {
 }
 
 void register_work(py::module_& module) {
-  module.def("begin_exit", [] { exiting = true; });
+  module.def("begin_exit", [] { ends_the_program = exiting = true; });
   py::class_<OpenCall, OpenCallPtr>(module, "Work")
       .def("wait", &wait, py::arg("seconds"), py::arg("interruptible") = true)
       .def("done", [](const OpenCall& call) { return call.work->done(); })

@@ -21,9 +21,9 @@ PRELUDE = """
 """
 
 
-def start(address: str, script: str) -> subprocess.Popen[str]:
+def start(address: str, script: str, prelude: str = PRELUDE) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(script), address],
+        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(script), address],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -140,6 +140,30 @@ def test_daemon_threads_do_not_keep_a_program_from_its_end(
         )
         process.communicate(timeout=30)
         assert process.returncode == 3
+
+
+def test_the_thread_that_ends_the_program_may_still_use_it(coordinator: pyccl.Coordinator) -> None:
+    process = start(
+        coordinator.address,
+        """
+        with pyccl.connect(sys.argv[1], timeout=20) as comm:
+            comm.barrier()
+        """,
+        # Registered before the package's own handler, and so called after it.
+        prelude="""
+        import atexit, sys
+
+        def late():
+            with pyccl.connect(sys.argv[1], timeout=20) as comm:
+                print(comm.all_reduce(np.ones(3)).world_size)
+
+        atexit.register(late)
+        import numpy as np
+        import pyccl
+        """,
+    )
+    out, _ = process.communicate(timeout=30)
+    assert out == "1\n"
 
 
 @pytest.mark.parametrize("what", ["pyccl.Coordinator()", "pyccl.connect(sys.argv[1], timeout=5)"])
