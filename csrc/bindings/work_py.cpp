@@ -47,12 +47,12 @@ bool wait(OpenCall& call, double seconds, bool interruptible) {
   Duration left = bounded ? to_duration(seconds) : Duration::max();
   while (!call.work->done()) {
     const Duration slice = std::min(left, slice_max);
-    {
-      const py::gil_scoped_release unlocked;
-      const bool ended = call.work->wait(slice);
-      park_if_exiting();
-      if (ended) break;
-    }
+    // By hand: a thread that the interpreter ends here would be unwound out of a destructor.
+    PyThreadState* const state = PyEval_SaveThread();
+    const bool ended = call.work->wait(slice);
+    park_if_exiting();
+    PyEval_RestoreThread(state);
+    if (ended) break;
     if (interruptible && PyErr_CheckSignals() != 0) throw py::error_already_set();
     if (bounded) left -= slice;
     if (left <= Duration::zero()) return call.work->done();
