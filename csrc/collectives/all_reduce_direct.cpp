@@ -18,19 +18,14 @@
 
 #include "base/assert.hpp"
 #include "collectives/chunk.hpp"
+#include "collectives/ranks.hpp"
 
 namespace pyccl::collectives {
 namespace {
 
-std::vector<Rank> all_ranks(Rank world) {
-  std::vector<Rank> ranks;
-  for (Rank rank = 0; rank < world; ++rank) ranks.push_back(rank);
-  return ranks;
-}
-
 // The two steps of one block; `first` is the number of the first one in the plan.
 void append_block(Plan& plan, Rank self, Rank world, Range block, int blocks_in_flight) {
-  const int first = static_cast<int>(plan.size());
+  const int first = static_cast<int>(plan.steps.size());
   // The result that frees the owner's staging. The owner surely sends one: every block but the last
   // has the full size, and chunk_of never shrinks with size, so who owns a part of this block owns
   // at least as much of the block that is waited for.
@@ -40,19 +35,19 @@ void append_block(Plan& plan, Rank self, Rank world, Range block, int blocks_in_
 
   Step gather;
   Step spread;
-  // Starting behind the own rank, so that not all begin with the same owner.
-  for (Rank distance = 1; distance < world; ++distance) {
-    const Rank peer = (self + distance) % world;
+  for (const Rank peer : others_behind(self, world)) {
     const Range theirs = chunk_of(block, world, peer);
     if (theirs.size() > 0) {
       gather.sends.push_back({peer, theirs, Source::input, freed});
       spread.receives.push_back({peer, theirs});
     }
-    if (own.size() > 0) spread.sends.push_back({peer, own, Source::result, first});
+    if (own.size() > 0) spread.sends.push_back({peer, own, Source::result, no_step});
   }
-  if (own.size() > 0) gather.folds.push_back({own, all_ranks(world), true});
-  plan.push_back(std::move(gather));
-  plan.push_back(std::move(spread));
+  if (own.size() > 0) {
+    gather.folds.push_back({own, all_ranks(world), true, true, Source::input, own.begin});
+  }
+  plan.steps.push_back(std::move(gather));
+  plan.steps.push_back(std::move(spread));
 }
 
 }  // namespace

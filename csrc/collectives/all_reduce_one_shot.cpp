@@ -6,26 +6,28 @@
 // Steps: 1. Elements sent per rank: (n-1) count, and as many staged.
 //
 // When: messages so small that a second hop costs more than the extra bytes. In place, a rank may
-// hold the result while its own input is still on its way to a slow peer: the executor sends from
-// the copy that it keeps of what a result overwrites.
+// hold the result while its own input is still on its way to a slow peer, so the executor keeps a
+// copy.
 #include "collectives/all_reduce_one_shot.hpp"
 
 #include "base/assert.hpp"
+#include "collectives/ranks.hpp"
 
 namespace pyccl::collectives {
 
 Plan all_reduce_one_shot(Rank self, Rank world, std::uint64_t count) {
   PYCCL_ASSERT(world > 0 && self >= 0 && self < world);
-  if (count == 0) return {};
+  Plan plan;
+  if (count == 0) return plan;
   const Range whole{0, count};
   Step step;
-  Fold fold{whole, {}, true};
-  for (Rank rank = 0; rank < world; ++rank) fold.order.push_back(rank);
-  for (Rank distance = 1; distance < world; ++distance) {
-    step.sends.push_back({(self + distance) % world, whole, Source::input, no_step});
+  for (const Rank peer : others_behind(self, world)) {
+    step.sends.push_back({peer, whole, Source::input, no_step});
   }
-  step.folds.push_back(std::move(fold));
-  return {std::move(step)};
+  step.folds.push_back({whole, all_ranks(world)});
+  plan.steps.push_back(std::move(step));
+  plan.overwrites_unsent = world > 1;
+  return plan;
 }
 
 }  // namespace pyccl::collectives

@@ -7,7 +7,7 @@
 namespace pyccl::collectives {
 
 // Chunk `index` of `parts`. The first size % parts chunks hold one element more, so a chunk never
-// shrinks when the range grows; all_reduce_direct relies on that.
+// shrinks when the range grows; the plans by owners rely on that.
 inline Range chunk_of(Range whole, Rank parts, Rank index) {
   PYCCL_ASSERT(parts > 0 && index >= 0 && index < parts);
   const auto divisor = static_cast<std::uint64_t>(parts);

@@ -1,21 +1,60 @@
-// The choice of an algorithm: small messages are bound by hops, the rest by bytes.
+// What is offered, and of that the one that will be done first: cost.cpp has the formulas. Pacing
+// and the plans themselves are in make_plan.cpp.
 #include "collectives/select.hpp"
 
 #include <algorithm>
+#include <initializer_list>
+#include <span>
 
 #include "base/assert.hpp"
-#include "collectives/all_reduce_direct.hpp"
-#include "collectives/all_reduce_one_shot.hpp"
-#include "collectives/all_reduce_ring.hpp"
+#include "collectives/cost.hpp"
 
 namespace pyccl::collectives {
 namespace {
 
-std::uint64_t senders_of(const AllReduceShape& shape) {
-  return static_cast<std::uint64_t>(std::max<Rank>(shape.world - 1, 1));
+// Of equals the first is taken: fewer roundings, fewer hops.
+constexpr Algorithm all_reduces[] = {Algorithm::one_shot, Algorithm::direct,
+                                     Algorithm::recursive_doubling, Algorithm::halving_doubling,
+                                     Algorithm::ring};
+constexpr Algorithm shared[] = {Algorithm::direct, Algorithm::ring};
+constexpr Algorithm rooted[] = {Algorithm::direct, Algorithm::binomial, Algorithm::chain};
+constexpr Algorithm one_way[] = {Algorithm::direct};
+
+std::span<const Algorithm> offered(Kind kind) {
+  switch (kind) {
+    case Kind::all_reduce: return all_reduces;
+    case Kind::reduce_scatter:
+    case Kind::all_gather: return shared;
+    case Kind::broadcast:
+    case Kind::reduce: return rooted;
+    case Kind::barrier:
+    case Kind::all_to_all:
+    case Kind::gather:
+    case Kind::scatter:
+    case Kind::send:
+    case Kind::exchange: break;
+  }
+  return one_way;
 }
 
 }  // namespace
+
+std::string_view name_of(Kind kind) {
+  switch (kind) {
+    case Kind::all_reduce: return "all_reduce";
+    case Kind::barrier: return "barrier";
+    case Kind::all_gather: return "all_gather";
+    case Kind::all_to_all: return "all_to_all";
+    case Kind::reduce_scatter: return "reduce_scatter";
+    case Kind::broadcast: return "broadcast";
+    case Kind::reduce: return "reduce";
+    case Kind::gather: return "gather";
+    case Kind::scatter: return "scatter";
+    case Kind::send: return "send";
+    case Kind::exchange: return "exchange";
+  }
+  return "unknown";
+}
 
 std::string_view name_of(Algorithm algorithm) {
   switch (algorithm) {
@@ -23,51 +62,42 @@ std::string_view name_of(Algorithm algorithm) {
     case Algorithm::ring: return "ring";
     case Algorithm::direct: return "direct";
     case Algorithm::one_shot: return "one_shot";
+    case Algorithm::recursive_doubling: return "recursive_doubling";
+    case Algorithm::halving_doubling: return "halving_doubling";
+    case Algorithm::binomial: return "binomial";
+    case Algorithm::chain: return "chain";
   }
   return "unknown";
 }
 
-Algorithm choose_all_reduce(const AllReduceShape& shape, Algorithm forced) {
-  PYCCL_ASSERT(shape.world > 0 && shape.element_bytes > 0);
-  if (forced != Algorithm::automatic) return forced;
-  const std::uint64_t bytes = shape.count * shape.element_bytes;
-  const auto others = static_cast<std::uint64_t>(shape.world - 1);
-  // Divided instead of multiplied, so that no size can wrap round.
-  if (others == 0 || bytes <= one_shot_bytes_max / others) return Algorithm::one_shot;
-  return Algorithm::direct;
+bool offers(Kind kind, Algorithm algorithm) {
+  const std::span<const Algorithm> all = offered(kind);
+  return algorithm == Algorithm::automatic ||
+         std::find(all.begin(), all.end(), algorithm) != all.end();
 }
 
-std::uint64_t direct_block(const AllReduceShape& shape) {
-  PYCCL_ASSERT(shape.world > 0 && shape.element_bytes > 0);
-  const auto world = static_cast<std::uint64_t>(shape.world);
-  const std::uint64_t share_bytes =
-      std::min(direct_share_bytes, direct_staging_bytes_max / 2 / senders_of(shape));
-  // Steps have 16 bits, so what is huge is cut into larger blocks.
-  constexpr std::uint64_t blocks_max = 32'000;
-  const std::uint64_t share_least = shape.count / (blocks_max * world) + 1;
-  return std::max<std::uint64_t>(share_bytes / shape.element_bytes, share_least) * world;
-}
-
-int direct_blocks_in_flight(const AllReduceShape& shape, Reach reach) {
-  const std::uint64_t wanted =
-      reach == Reach::same_host ? direct_window_bytes_same_host : direct_window_bytes_network;
-  const std::uint64_t window = std::min(wanted, direct_staging_bytes_max / senders_of(shape));
-  const std::uint64_t share_bytes =
-      direct_block(shape) / static_cast<std::uint64_t>(shape.world) * shape.element_bytes;
-  return static_cast<int>(std::max<std::uint64_t>(window / share_bytes, 2));
-}
-
-Plan make_all_reduce(Algorithm algorithm, Rank self, const AllReduceShape& shape, Reach reach) {
-  switch (algorithm) {
-    case Algorithm::ring: return all_reduce_ring(self, shape.world, shape.count);
-    case Algorithm::direct:
-      return all_reduce_direct(self, shape.world, shape.count, direct_block(shape),
-                               direct_blocks_in_flight(shape, reach));
-    case Algorithm::one_shot: return all_reduce_one_shot(self, shape.world, shape.count);
-    case Algorithm::automatic: break;
+std::string algorithms_of(Kind kind) {
+  std::string names;
+  for (const Algorithm algorithm : offered(kind)) {
+    if (!names.empty()) names += ", ";
+    names += name_of(algorithm);
   }
-  PYCCL_ASSERT(!"choose_all_reduce comes first");
-  return {};
+  return names;
+}
+
+Algorithm choose(Kind kind, const Shape& shape, Algorithm forced, const Links& links) {
+  PYCCL_ASSERT(offers(kind, forced));
+  if (forced != Algorithm::automatic) return forced;
+  const std::span<const Algorithm> all = offered(kind);
+  Algorithm best = all[0];
+  std::uint64_t least = estimated_us(kind, best, shape, links);
+  for (const Algorithm algorithm : all.subspan(1)) {
+    const std::uint64_t time = estimated_us(kind, algorithm, shape, links);
+    if (time >= least) continue;
+    best = algorithm;
+    least = time;
+  }
+  return best;
 }
 
 }  // namespace pyccl::collectives

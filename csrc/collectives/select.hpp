@@ -1,57 +1,86 @@
-// Which algorithm runs an operation. A pure function of what all members know alike, since they
-// must choose the same one without asking each other.
+// Which algorithm runs an operation, and its plan. Pure functions of what all members know alike,
+// since they must choose the same one without asking each other; no floating point, for processors
+// might round differently.
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "collectives/plan.hpp"
 #include "pyccl.h"
 
 namespace pyccl::collectives {
 
+enum class Kind : std::uint8_t {
+  all_reduce,
+  barrier,
+  all_gather,
+  all_to_all,
+  reduce_scatter,
+  broadcast,
+  reduce,
+  gather,
+  scatter,
+  send,      // from rank 0 to rank 1 of two
+  exchange,  // between two
+};
+
+std::string_view name_of(Kind kind);
+
 enum class Algorithm : int {
   automatic = PYCCL_ALGORITHM_AUTO,
   ring = PYCCL_ALGORITHM_RING,
   direct = PYCCL_ALGORITHM_DIRECT,
   one_shot = PYCCL_ALGORITHM_ONE_SHOT,
+  recursive_doubling = PYCCL_ALGORITHM_RECURSIVE_DOUBLING,
+  halving_doubling = PYCCL_ALGORITHM_HALVING_DOUBLING,
+  binomial = PYCCL_ALGORITHM_BINOMIAL,
+  chain = PYCCL_ALGORITHM_CHAIN,
 };
 
 std::string_view name_of(Algorithm algorithm);
 
-// One shot up to here: bytes that a rank sends, to all others together. A second hop costs some
-// 50 us on one host and a round trip elsewhere; 32 KiB take less on any link of 1 GB/s or more.
-inline constexpr std::uint64_t one_shot_bytes_max = 32 * 1024;
+// What of an operation its plan depends on: its elements of one type, as one rank sees them. Counts
+// and places that no other rank needs to know are the rank's own; the choice must not depend on
+// them.
+struct Shape {
+  Rank world = 1;
+  std::uint64_t element_bytes = 4;
+  Rank root = 0;                        // broadcast, reduce, gather, scatter
+  std::uint64_t count = 0;              // all_reduce, broadcast, reduce: elements of the whole
+  std::vector<std::uint64_t> shares;    // all_gather, gather, reduce_scatter, scatter: of each rank
+  std::vector<std::uint64_t> sends;     // all_to_all, send, exchange: own ones to each rank,
+  std::vector<std::uint64_t> receives;  // and from each rank
+  bool operator==(const Shape&) const = default;
+};
 
-// What one owner reduces of one block of the direct algorithm.
-inline constexpr std::uint64_t direct_share_bytes = 512ull << 10;
-
-// What an owner stages in the direct algorithm at most; with many ranks it shrinks the shares.
-inline constexpr std::uint64_t direct_staging_bytes_max = 32ull << 20;
+// What has been measured of the links of a group, as its view says, so the same for all members.
+struct Links {
+  std::uint32_t latency_us = 0;     // one way, between typical members; 0: not known
+  std::uint32_t mesh_mb_per_s = 0;  // 1e6 bytes per second: the slowest link between any two,
+  std::uint32_t ring_mb_per_s = 0;  // and between neighbours of the ring; 0: not known
+  std::vector<Rank> ring;           // the order of the ring; empty: that of the ranks
+  bool operator==(const Links&) const = default;
+};
 
 // Where the other ranks are, as one rank sees it. It paces what that rank sends and nothing else,
 // so ranks may differ. On one host little may be on its way, for that stays in the cache: 256 MiB
 // among 4 ranks take a fifth less time with 1 MiB per link than with 8. A network's bandwidth times
 // its round trip wants to be covered.
 enum class Reach { same_host, network };
-inline constexpr std::uint64_t direct_window_bytes_same_host = 1ull << 20;
-inline constexpr std::uint64_t direct_window_bytes_network = 8ull << 20;
 
-struct AllReduceShape {
-  Rank world = 1;
-  std::uint64_t count = 0;
-  std::uint64_t element_bytes = 4;
-};
+// Whether there is such an algorithm for the collective; `automatic` always.
+bool offers(Kind kind, Algorithm algorithm);
+// "direct, ring", for errors.
+std::string algorithms_of(Kind kind);
 
-// A forced algorithm is obeyed, whatever it costs; `automatic` picks one shot or direct. The ring
-// is never picked: among 4 ranks on one host it takes a quarter more time at 256 and 512 MiB,
-// between hosts it has more hops and uses fewer links.
-Algorithm choose_all_reduce(const AllReduceShape& shape, Algorithm forced);
+// The algorithm of a call. A forced one, which the collective must offer, is obeyed, whatever it
+// costs.
+Algorithm choose(Kind kind, const Shape& shape, Algorithm forced, const Links& links);
 
-// The plan of one rank. `algorithm` is what choose_all_reduce gave, so never `automatic`.
-Plan make_all_reduce(Algorithm algorithm, Rank self, const AllReduceShape& shape, Reach reach);
-
-// Elements of a block of the direct algorithm, and how many blocks may be under way to an owner.
-std::uint64_t direct_block(const AllReduceShape& shape);
-int direct_blocks_in_flight(const AllReduceShape& shape, Reach reach);
+// The plan of one rank. `algorithm` is what choose() gave, so never `automatic`.
+Plan make_plan(Kind kind, Algorithm algorithm, Rank self, const Shape& shape, const Links& links,
+               Reach reach);
 
 }  // namespace pyccl::collectives

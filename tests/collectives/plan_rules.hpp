@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "collectives/plan.hpp"
+#include "collectives/task.hpp"
 
 namespace pyccl::collectives {
 
-// The first rule that is broken, as a sentence; empty if none is.
-std::string broken_rule(const std::vector<Plan>& plans, std::uint64_t count);
+// The first rule that is broken, as a sentence; empty if none is. plans[r] is the plan of rank r.
+std::string broken_rule(const Task& task, const std::vector<Plan>& plans);
 
 // The receive or fold that takes what `from` sends in a step: at most one of the two is set.
 struct Taker {
