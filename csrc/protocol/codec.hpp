@@ -16,7 +16,7 @@
 
 namespace pyccl::protocol {
 
-inline constexpr std::uint8_t wire_format = 1;
+inline constexpr std::uint8_t wire_format = 2;
 
 // Texts beyond their limit are cut. A message beyond its own is refused by the connection that is
 // to carry it, lists with too many items by the other side: nobody should make them, but what

@@ -89,9 +89,12 @@ void Coordinator::propose(Time now) {
   boundary_ = true;
   if (joiners_.empty()) return begin_change();
   phase_ = Phase::changing;
-  candidate_ =
-      View{state_.run, next_epoch(), state_.view.epoch, ViewKind::boundary, state_.view.members,
-           {},         {},           "to be prepared"};
+  candidate_.emplace();
+  candidate_->run = state_.run;
+  candidate_->epoch = next_epoch();
+  candidate_->parent = state_.view.epoch;
+  candidate_->members = state_.view.members;
+  candidate_->reason = "to be prepared";
   for (const MemberInfo& joiner : joiners_) {
     if (candidate_->members.size() < members_max) candidate_->members.push_back(joiner);
   }
@@ -176,6 +179,7 @@ void Coordinator::install() {
   for (const MemberInfo& member : candidate_ ? candidate_->members : state_.view.members) {
     if (!lost_.contains(member.peer)) next.members.push_back(member);
   }
+  next.subgroups = next.subgroups_of(verdict.subgroups);
   next.reason = reason_for(next.kind, next.members.size() - kept().size());
   publish(std::move(next));
 }
@@ -259,8 +263,15 @@ void Coordinator::say_farewell(const std::map<PeerId, std::string>& gone) {
 // Operations of other groups are none of a peer's business, and a message has its limit.
 View Coordinator::view_for(PeerId peer) const {
   View view = state_.view;
-  const GroupId group = group_id(view.find(peer)->group);
-  std::erase_if(view.decisions, [&](const Decision& one) { return one.op.group != group; });
+  const MemberInfo* member = view.find(peer);
+  const GroupId group = group_id(member->group);
+  std::erase_if(view.subgroups, [&](const Subgroup& one) {
+    return std::ranges::find(one.places, member - view.members.data()) == one.places.end();
+  });
+  std::set<GroupId> own{group};
+  for (const Subgroup& subgroup : view.subgroups) own.insert(subgroup.id);
+  if (PYCCL_MUTANT("decisions-of-subgroups-lost")) own = {group};
+  std::erase_if(view.decisions, [&](const Decision& one) { return !own.contains(one.op.group); });
   std::erase_if(view.next_sequences, [&](const NextSequence& one) { return one.group != group; });
   return view;
 }

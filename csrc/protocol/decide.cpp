@@ -1,85 +1,62 @@
-// In this order, for each operation that is open at a survivor:
-//   committed by anyone, or whole at every survivor -> committed, for all have the same result
-//   refused by anyone -> failed with the status of the lowest-ranked one who did, at every member;
-//       but if only its caller knows of it and cancelled it -> withdrawn, nobody else notices
-//   a member of the group is lost, and the operation was not to be retried -> failed
-//   else it restarts
-// Refused ones restart as well while they do not fit.
+// Group by group with its subgroups, for those share the views of its members: what becomes of each
+// operation (group_verdict.cpp), then what of that has room. Refused ones that have none restart,
+// and whoever refused one does so again.
 #include "protocol/decide.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <set>
 #include <utility>
 
 #include "base/mark.hpp"
+#include "protocol/group_verdict.hpp"
 
 namespace pyccl::protocol {
 namespace {
 
-struct Voter {
-  PeerId peer;
-  const Report* report = nullptr;
-  std::map<OpKey, const OperationReport*> operations;
-  std::map<std::uint32_t, std::uint32_t> next;  // by tag
-
-  // Numbers that are neither listed nor still to come were committed so long ago that the member
-  // has forgotten the hint: it closes an operation in no other way without all others' knowing.
-  bool committed_long_ago(OpKey op) const {
-    const auto found = next.find(op.tag);
-    return !operations.contains(op) && found != next.end() && op.seq < found->second;
-  }
-};
-
-class GroupVerdict {
+// A group and the subgroups of its members.
+class Family {
  public:
-  GroupVerdict(const View& view, GroupId group, const std::map<PeerId, Report>& reports,
-               const std::map<PeerId, std::string>& lost) {
-    Rank rank = 0;
-    for (PeerId peer : view.group_members(group)) {
-      if (const auto report = reports.find(peer); report != reports.end()) {
-        add_voter(peer, report->second, group);
-      } else if (const auto why = lost.find(peer); why != lost.end()) {
-        if (!loss_.empty()) loss_ += ", ";
-        loss_ += "rank " + std::to_string(rank) + " (peer " + to_string(peer) + ") " + why->second;
-        lost_peer_ = peer;
-      }
-      ++rank;
+  Family(const View& view, GroupId group, const Subgroups& subgroups, const Voters& voters,
+         const std::map<PeerId, std::string>& lost) {
+    const std::vector<PeerId> members = view.group_members(group);
+    groups_.emplace_back(group, members, voters, lost);
+    for (const auto& [id, peers] : subgroups) {
+      if (std::ranges::find(members, peers.front()) == members.end()) continue;
+      groups_.emplace_back(id, peers, voters, lost);
     }
   }
 
-  void decide_all(Verdict& verdict, std::size_t bytes) const {
-    std::set<OpKey> open;
-    for (const Voter& voter : voters_) {
-      for (const auto& [op, report] : voter.operations) {
-        if (report->state != OperationState::committed) open.insert(op);
+  void decide_all(Verdict& verdict, std::size_t bytes) {
+    for (const GroupVerdict& group : groups_) {
+      for (const OpKey& op : group.open()) {
+        GroupVerdict::Judgement judgement = group.judge(op);
+        verdict.restarts = verdict.restarts || judgement.fate == GroupVerdict::Fate::restarts;
+        if (judgement.fate != GroupVerdict::Fate::decided) continue;
+        const bool waits = judgement.may_wait || PYCCL_MUTANT("certain-waits");
+        (waits ? refused_ : certain_).emplace_back(&group, std::move(judgement.decision));
       }
     }
-    std::vector<Decision> certain;
-    std::vector<Decision> refused;
-    for (const OpKey& op : open) {
-      if (auto decision = decide_one(op)) {
-        const bool waits = decision->outcome != Outcome::committed && refuser_of(op) != nullptr;
-        (waits || PYCCL_MUTANT("certain-waits") ? refused : certain)
-            .push_back(std::move(*decision));
-      } else {
-        verdict.restarts = true;
-      }
-    }
-    if (certain.size() > decisions_certain_max) {
-      verdict.too_much = most_open();
+    for (const auto& [group, decision] : certain_) take(*group, decision_bytes);
+    for (const Voter* voter : groups_.front().voters()) {
+      if (used_[voter->peer] <= decisions_bytes_max - refusal_bytes) continue;
+      verdict.too_much = most_open(voter->peer);
       return;
     }
-    Fitting fitting{verdict, bytes, certain.size() * decision_bytes};
-    for (Decision& decision : certain) fitting.add_certain(std::move(decision));
-    for (Decision& decision : refused) fitting.add_refused(std::move(decision));
+    for (auto& [group, decision] : certain_) add_certain(verdict, bytes, *group, decision);
+    for (auto& [group, decision] : refused_) add_refused(verdict, bytes, *group, decision);
   }
 
-  void add_next_sequences(GroupId group, Verdict& verdict) const {
+  // Joiners are in no subgroup.
+  void add_next_sequences(Verdict& verdict) const {
+    const GroupId group = groups_.front().id();
     std::map<std::uint32_t, std::uint32_t> highest;
-    for (const Voter& voter : voters_) {
-      for (const auto& [tag, seq] : voter.next) highest[tag] = std::max(highest[tag], seq);
-      for (const NextSequence& behind : voter.report->behind_failures) {
+    for (const Voter* voter : groups_.front().voters()) {
+      for (auto at = voter->next.lower_bound({group, 0});
+           at != voter->next.end() && at->first.first == group; ++at) {
+        std::uint32_t& most = highest[at->first.second];
+        most = std::max(most, at->second);
+      }
+      for (const NextSequence& behind : voter->report->behind_failures) {
         if (behind.group == group) highest[behind.tag] = std::max(highest[behind.tag], behind.seq);
       }
     }
@@ -91,144 +68,119 @@ class GroupVerdict {
   }
 
  private:
-  // Fills a view's decisions up to a number of bytes, of which one refusal has its share whatever
-  // else there is.
-  struct Fitting {
-    Verdict& verdict;
-    std::size_t bytes;
-    std::size_t used;
-    bool refused_one = false;
+  using Candidate = std::pair<const GroupVerdict*, Decision>;
 
-    static std::size_t text_bytes(const Decision& decision) {
-      return std::min(decision.status.reason().size(), operation_reason_bytes_max);
+  // The first decision of a subgroup says who that is.
+  std::size_t description_bytes(const GroupVerdict& group) const {
+    const bool needed = is_subgroup(group.id()) && !described_.contains(group.id());
+    return needed ? subgroup_bytes + group.members().size() : 0;
+  }
+
+  // In the views of all that are kept.
+  void take(const GroupVerdict& group, std::size_t bytes) {
+    bytes += description_bytes(group);
+    described_.insert(group.id());
+    for (const Voter* voter : group.voters()) used_[voter->peer] += bytes;
+  }
+
+  bool fits(const GroupVerdict& group, std::size_t more, std::size_t bytes) {
+    more += description_bytes(group);
+    return std::ranges::all_of(
+        group.voters(), [&](const Voter* voter) { return used_[voter->peer] + more <= bytes; });
+  }
+
+  static std::size_t text_bytes(const Decision& decision) {
+    return std::min(decision.status.reason().size(), operation_reason_bytes_max);
+  }
+
+  static void add(Verdict& verdict, const GroupVerdict& group, Decision& decision) {
+    if (is_subgroup(group.id())) verdict.subgroups.emplace(group.id(), group.members());
+    verdict.decisions.push_back(std::move(decision));
+  }
+
+  // Its bytes are taken already, but for those of its text.
+  void add_certain(Verdict& verdict, std::size_t bytes, const GroupVerdict& group,
+                   Decision& decision) {
+    const std::size_t text = text_bytes(decision);
+    if (fits(group, text + refusal_bytes, bytes)) {
+      take(group, text);
+    } else if (!decision.status.ok()) {
+      decision.status = Status(decision.status.code(), "a member was lost", decision.status.peer());
     }
+    add(verdict, group, decision);
+  }
 
-    // Its bytes are used already, but for those of its text.
-    void add_certain(Decision decision) {
-      const std::size_t text = text_bytes(decision);
-      if (used + text + refusal_bytes <= bytes) {
-        used += text;
-      } else if (!decision.status.ok()) {
-        decision.status =
-            Status(decision.status.code(), "a member was lost", decision.status.peer());
-      }
-      verdict.decisions.push_back(std::move(decision));
+  // One has its room whatever else there is.
+  void add_refused(Verdict& verdict, std::size_t bytes, const GroupVerdict& group,
+                   Decision& decision) {
+    const std::size_t needed = decision_bytes + text_bytes(decision);
+    if (refused_one_ && !fits(group, needed, bytes)) {
+      PYCCL_MARK("decisions wait for the next view");
+      verdict.restarts = true;
+      return;
     }
+    refused_one_ = true;
+    take(group, needed);
+    add(verdict, group, decision);
+  }
 
-    void add_refused(Decision decision) {
-      const std::size_t needed = decision_bytes + text_bytes(decision);
-      if (refused_one && used + needed > bytes) {
-        PYCCL_MARK("decisions wait for the next view");
-        verdict.restarts = true;
-        return;
-      }
-      refused_one = true;
-      used += needed;
-      verdict.decisions.push_back(std::move(decision));
+  // Of those that share a group with this one. Of equals the later rank goes.
+  PeerId most_open(PeerId peer) const {
+    std::map<PeerId, std::size_t> open;
+    for (const GroupVerdict& group : groups_) {
+      if (std::ranges::find(group.members(), peer) == group.members().end()) continue;
+      for (const Voter* voter : group.voters()) open[voter->peer] += group.open_at(*voter);
     }
-  };
-
-  // Of equals the later rank goes.
-  PeerId most_open() const {
-    const auto open = [](const Voter& voter) {
-      return std::ranges::count_if(voter.operations, [](const auto& entry) {
-        return entry.second->state != OperationState::committed;
-      });
-    };
-    const Voter* most = &voters_.front();
-    for (const Voter& voter : voters_) {
-      if (open(voter) >= open(*most)) most = &voter;
+    const Voter* most = groups_.front().voters().front();
+    for (const Voter* voter : groups_.front().voters()) {
+      if (open[voter->peer] >= open[most->peer]) most = voter;
     }
     return most->peer;
   }
 
-  // Of those who refused an operation the one with the lowest rank.
-  const Voter* refuser_of(OpKey op) const {
-    for (const Voter& voter : voters_) {
-      const auto found = voter.operations.find(op);
-      if (found != voter.operations.end() && !found->second->status.ok()) return &voter;
-    }
-    return nullptr;
-  }
-
-  void add_voter(PeerId peer, const Report& report, GroupId group) {
-    Voter voter;
-    voter.peer = peer;
-    voter.report = &report;
-    for (const OperationReport& operation : report.operations) {
-      if (operation.op.group == group) voter.operations.emplace(operation.op, &operation);
-    }
-    for (const NextSequence& next : report.next_sequences) {
-      if (next.group == group) voter.next.emplace(next.tag, next.seq);
-    }
-    voters_.push_back(std::move(voter));
-  }
-
-  std::optional<Decision> decide_one(OpKey op) const {
-    bool committed = false;
-    bool hint_known = false;
-    bool committed_hint = false;
-    bool own_hints = false;
-    bool raise = false;
-    std::size_t whole = 0;
-    std::size_t posted = 0;
-    const Voter* refuser = refuser_of(op);
-    for (const Voter& voter : voters_) {
-      if (voter.committed_long_ago(op)) committed = true;
-      const auto found = voter.operations.find(op);
-      if (found == voter.operations.end()) continue;
-      const OperationReport& report = *found->second;
-      ++posted;
-      if (report.state == OperationState::committed) {
-        committed = hint_known = true;
-        committed_hint = committed_hint || report.hint;
-      } else {
-        own_hints = own_hints || report.hint;
-      }
-      if (report.state == OperationState::whole) ++whole;
-      raise = raise || report.on_loss == OnLoss::raise;
-    }
-    if (committed || whole == voters_.size()) {
-      // A Done is immutable with its hint, so who committed saw the final one (rule R11).
-      return Decision{op, Outcome::committed, hint_known ? committed_hint : own_hints, {}};
-    }
-    if (refuser != nullptr) return refused(op, *refuser, posted);
-    if (!loss_.empty() && raise) {
-      PYCCL_MARK("failed because a member was lost");
-      return Decision{op, Outcome::failed, false, Status(Code::peer_lost, loss_, lost_peer_)};
-    }
-    return std::nullopt;
-  }
-
-  Decision refused(OpKey op, const Voter& refuser, std::size_t posted) const {
-    const Status& status = refuser.operations.at(op)->status;
-    const auto next = refuser.next.find(op.tag);
-    const bool last = next != refuser.next.end() && next->second == op.seq + 1;
-    if (status.code() == Code::cancelled && posted == 1 && last) {
-      // Others may have posted it since their report: theirs goes on.
-      return {op, Outcome::withdrawn, false,
-              Status(Code::cancelled, status.reason(), refuser.peer)};
-    }
-    return {op, Outcome::failed, false, status};
-  }
-
-  std::vector<Voter> voters_;  // in rank order
-  std::string loss_;
-  PeerId lost_peer_;
+  std::vector<GroupVerdict> groups_;  // the group, then its subgroups
+  std::vector<Candidate> certain_;
+  std::vector<Candidate> refused_;
+  std::map<PeerId, std::size_t> used_;  // bytes of each member's view
+  std::set<GroupId> described_;
+  bool refused_one_ = false;
 };
+
+// As their members report them. Two that claim different members for one id have not kept to the
+// rules; the first rank is believed, and nobody else is harmed.
+Subgroups subgroups_in(const View& view, const Voters& voters) {
+  Subgroups subgroups;
+  std::map<PeerId, std::string> groups;
+  for (const MemberInfo& member : view.members) groups.emplace(member.peer, member.group);
+  for (const MemberInfo& member : view.members) {
+    const auto voter = voters.find(member.peer);
+    if (voter == voters.end()) continue;
+    for (const Subgroup& claim : voter->second.report->subgroups) {
+      const std::vector<PeerId> peers = view.peers_of(claim);
+      const bool sound =
+          is_subgroup(claim.id) && std::ranges::find(peers, member.peer) != peers.end() &&
+          std::ranges::all_of(peers, [&](PeerId peer) { return groups.at(peer) == member.group; });
+      if (sound) subgroups.try_emplace(claim.id, peers);
+    }
+  }
+  return subgroups;
+}
 
 }  // namespace
 
 Verdict decide(const View& view, const std::map<PeerId, Report>& reports,
                const std::map<PeerId, std::string>& lost, std::size_t bytes) {
+  Voters voters;
+  for (const auto& [peer, report] : reports) voters.emplace(peer, Voter(peer, report));
+  const Subgroups subgroups = subgroups_in(view, voters);
   std::set<GroupId> groups;
   for (const MemberInfo& member : view.members) groups.insert(group_id(member.group));
   Verdict verdict;
   for (GroupId group : groups) {
-    const GroupVerdict one(view, group, reports, lost);
-    one.decide_all(verdict, bytes);
+    Family family(view, group, subgroups, voters, lost);
+    family.decide_all(verdict, bytes);
     if (verdict.too_much) break;
-    one.add_next_sequences(group, verdict);
+    family.add_next_sequences(verdict);
   }
   return verdict;
 }

@@ -16,6 +16,7 @@ namespace pyccl::protocol {
 
 struct Verdict {
   std::vector<Decision> decisions;           // open operations that none of them names restart
+  Subgroups subgroups;                       // whom decisions speak of
   std::vector<NextSequence> next_sequences;  // where a joiner begins
   bool restarts = false;                     // there is such an operation
   // What must be decided does not fit into one view: leave this member out, which has the most
@@ -25,12 +26,13 @@ struct Verdict {
 };
 
 // `reports` has one for each member that is kept; `lost` says of each other member what became of
-// it ("died: connection refused").
+// it ("died: connection refused"). Operations of a subgroup that has lost a member end with it:
+// only those that are committed are named.
 //
-// The decisions of a group take `bytes` in a View at most. An operation that was committed, or that
-// a loss ends, is decided in any case, or its outcome would differ between members. One that was
-// refused can wait, for whoever refused it neither starts it again nor is silent about it: the next
-// view decides it.
+// The decisions that concern one member take `bytes` in a View at most. An operation that was
+// committed, or that a loss ends, is decided in any case, or its outcome would differ between
+// members. One that was refused can wait, for whoever refused it neither starts it again nor is
+// silent about it: the next view decides it.
 Verdict decide(const View& view, const std::map<PeerId, Report>& reports,
                const std::map<PeerId, std::string>& lost, std::size_t bytes = decisions_bytes_max);
 

@@ -16,14 +16,17 @@ std::string name_of(const char* const (&names)[n], std::size_t index, const char
   return index < n ? names[index] : what + (" " + std::to_string(index));
 }
 
-constexpr const char* collective_names[] = {"all_reduce", "barrier",        "all_gather",
-                                            "all_to_all", "reduce_scatter", "broadcast",
-                                            "reduce",     "gather",         "scatter"};
+constexpr const char* collective_names[] = {
+    "all_reduce", "barrier", "all_gather", "all_to_all", "reduce_scatter", "broadcast",
+    "reduce",     "gather",  "scatter",    "send",       "exchange"};
 constexpr const char* dtype_names[] = {"f32", "f64", "f16", "bf16", "i8",  "i16",
                                        "i32", "i64", "u8",  "u16",  "u32", "u64"};
 constexpr const char* reduce_op_names[] = {"sum", "avg",  "prod", "min",
                                            "max", "band", "bor",  "bxor"};
-constexpr const char* algorithm_names[] = {"auto", "ring", "direct", "one_shot"};
+constexpr const char* algorithm_names[] = {
+    "auto",     "ring", "direct", "one_shot", "recursive_doubling", "halving_doubling",
+    "binomial", "chain"};
+constexpr std::size_t shares_shown = 4;
 
 static_assert(std::size(dtype_names) == PYCCL_DTYPE_COUNT);
 static_assert(std::size(reduce_op_names) == PYCCL_REDOP_COUNT);
@@ -31,6 +34,21 @@ static_assert(std::size(reduce_op_names) == PYCCL_REDOP_COUNT);
 bool reduces(Collective kind) {
   return kind == Collective::all_reduce || kind == Collective::reduce_scatter ||
          kind == Collective::reduce;
+}
+
+// "[3, 1, 4, 1 ... 24 in all, 92 elements]".
+std::string shown(const std::vector<std::uint64_t>& shares) {
+  std::string text;
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    sum += shares[i];
+    if (i < shares_shown) text += (i == 0 ? "" : ", ") + std::to_string(shares[i]);
+  }
+  if (shares.size() > shares_shown) {
+    text +=
+        " ... " + std::to_string(shares.size()) + " in all, " + std::to_string(sum) + " elements";
+  }
+  return "[" + text + "]";
 }
 
 constexpr bool is_floating(std::uint8_t dtype) {
@@ -52,14 +70,20 @@ std::string to_string(const Descriptor& descriptor) {
   const auto add = [&](const std::string& text) { inside += (inside.empty() ? "" : ", ") + text; };
   if (reduces(descriptor.kind)) add(name_of(reduce_op_names, descriptor.reduce_op, "op"));
   for (const Part& part : descriptor.parts) {
-    add(name_of(dtype_names, part.dtype, "dtype") + "[" + std::to_string(part.count) + "]");
+    const std::string count = descriptor.uneven ? "by rank" : std::to_string(part.count);
+    add(name_of(dtype_names, part.dtype, "dtype") + "[" + count + "]");
   }
   if (descriptor.layout != 0) {
     std::array<char, 8> digits{};
     const auto end = std::to_chars(digits.begin(), digits.end(), descriptor.layout, 16).ptr;
     add("a list of layout " + std::string(digits.begin(), end));
   }
-  if (descriptor.root >= 0) add("root=" + std::to_string(descriptor.root));
+  if (!descriptor.shares.empty()) add("shares=" + shown(descriptor.shares));
+  if (descriptor.root >= 0) {
+    const std::string peer =
+        descriptor.root_peer ? " (peer " + to_string(descriptor.root_peer) + ")" : "";
+    add("root=" + std::to_string(descriptor.root) + peer);
+  }
   if (descriptor.algorithm != PYCCL_ALGORITHM_AUTO) {
     add("algorithm=" + name_of(algorithm_names, descriptor.algorithm, "algorithm"));
   }

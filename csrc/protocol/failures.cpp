@@ -17,7 +17,7 @@ void Failures::add(OpKey op, const Status& status) {
 void Failures::forget_oldest() {
   const OpKey oldest = reasons_.begin()->first;
   reasons_.erase(reasons_.begin());
-  Ranges& ranges = without_reason_[oldest.tag];
+  Ranges& ranges = without_reason_[numbering(oldest)];
   const auto behind = ranges.upper_bound(oldest.seq);
   if (behind != ranges.begin() && std::prev(behind)->second >= oldest.seq) {
     std::uint32_t& end = std::prev(behind)->second;
@@ -33,7 +33,7 @@ std::optional<Status> Failures::take(OpKey op) {
     reasons_.erase(found);
     return status;
   }
-  const auto ranges = without_reason_.find(op.tag);
+  const auto ranges = without_reason_.find(numbering(op));
   if (ranges == without_reason_.end()) return std::nullopt;
   const auto behind = ranges->second.upper_bound(op.seq);
   if (behind == ranges->second.begin() || std::prev(behind)->second <= op.seq) return std::nullopt;
@@ -41,19 +41,27 @@ std::optional<Status> Failures::take(OpKey op) {
   return Status(Code::timeout, "the other members gave this operation up long ago");
 }
 
-void Failures::drop_below(std::uint32_t tag, std::uint32_t seq) {
-  std::erase_if(reasons_,
-                [&](const auto& entry) { return entry.first.tag == tag && entry.first.seq < seq; });
-  const auto ranges = without_reason_.find(tag);
+void Failures::drop_below(OpKey op) {
+  reasons_.erase(reasons_.lower_bound({op.group, op.tag, 0}), reasons_.lower_bound(op));
+  const auto ranges = without_reason_.find(numbering(op));
   if (ranges == without_reason_.end()) return;
-  std::erase_if(ranges->second, [&](const auto& range) { return range.second <= seq; });
+  std::erase_if(ranges->second, [&](const auto& range) { return range.second <= op.seq; });
   if (ranges->second.empty()) without_reason_.erase(ranges);
+}
+
+void Failures::drop(GroupId group) {
+  std::erase_if(reasons_, [&](const auto& entry) { return entry.first.group == group; });
+  std::erase_if(without_reason_, [&](const auto& entry) { return entry.first.first == group; });
 }
 
 std::vector<NextSequence> Failures::ends(GroupId group) const {
   std::map<std::uint32_t, std::uint32_t> behind;
-  for (const auto& [tag, ranges] : without_reason_) behind[tag] = ranges.rbegin()->second;
-  for (const auto& [op, status] : reasons_) behind[op.tag] = std::max(behind[op.tag], op.seq + 1);
+  for (const auto& [numbers, ranges] : without_reason_) {
+    if (numbers.first == group) behind[numbers.second] = ranges.rbegin()->second;
+  }
+  for (const auto& [op, status] : reasons_) {
+    if (op.group == group) behind[op.tag] = std::max(behind[op.tag], op.seq + 1);
+  }
   std::vector<NextSequence> ends;
   for (const auto& [tag, seq] : behind) {
     if (ends.size() < tags_max) ends.push_back({group, tag, seq});

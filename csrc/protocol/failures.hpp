@@ -23,10 +23,11 @@ class Failures {
   void add(OpKey op, const Status& status);
   // The failure of this operation, if it has failed; it is forgotten then.
   std::optional<Status> take(OpKey op);
-  // Numbers of the tag below this one will not be posted any more.
-  void drop_below(std::uint32_t tag, std::uint32_t seq);
+  // Numbers below this one will not be posted any more.
+  void drop_below(OpKey op);
+  void drop(GroupId group);
 
-  // For each tag: behind the last failure.
+  // For each tag of the group: behind the last failure.
   std::vector<NextSequence> ends(GroupId group) const;
   std::size_t reason_count() const { return reasons_.size(); }
 
@@ -36,7 +37,7 @@ class Failures {
   void forget_oldest();
 
   std::map<OpKey, Status> reasons_;
-  std::map<std::uint32_t, Ranges> without_reason_;  // by tag
+  std::map<Numbering, Ranges> without_reason_;
 };
 
 }  // namespace pyccl::protocol

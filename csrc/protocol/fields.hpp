@@ -29,7 +29,7 @@ Field(const char*, Value Object::*, std::size_t, std::size_t) -> Field<Object, V
 constexpr auto last_of(Role) { return Role::mirror; }
 constexpr auto last_of(Outcome) { return Outcome::withdrawn; }
 constexpr auto last_of(ViewKind) { return ViewKind::decision; }
-constexpr auto last_of(Collective) { return Collective::scatter; }
+constexpr auto last_of(Collective) { return Collective::exchange; }
 constexpr auto last_of(OnLoss) { return OnLoss::raise; }
 constexpr auto last_of(OperationState) { return OperationState::committed; }
 
@@ -69,6 +69,10 @@ constexpr auto fields_of(const NextSequence*) {
                     Field{"seq", &NextSequence::seq}};
 }
 
+constexpr auto fields_of(const Subgroup*) {
+  return std::tuple{Field{"id", &Subgroup::id}, Field{"places", &Subgroup::places, members_max}};
+}
+
 constexpr auto fields_of(const View*) {
   return std::tuple{Field{"run", &View::run},
                     Field{"epoch", &View::epoch},
@@ -77,6 +81,7 @@ constexpr auto fields_of(const View*) {
                     Field{"members", &View::members, members_max},
                     Field{"decisions", &View::decisions, decisions_max},
                     Field{"next_sequences", &View::next_sequences, tags_max},
+                    Field{"subgroups", &View::subgroups, decisions_max},
                     Field{"reason", &View::reason, reason_bytes_max}};
 }
 
@@ -91,14 +96,19 @@ constexpr auto fields_of(const Descriptor*) {
                     Field{"algorithm", &Descriptor::algorithm},
                     Field{"on_loss", &Descriptor::on_loss},
                     Field{"root", &Descriptor::root},
+                    Field{"root_peer", &Descriptor::root_peer},
                     Field{"segment_bytes", &Descriptor::segment_bytes},
-                    Field{"layout", &Descriptor::layout}};
+                    Field{"layout", &Descriptor::layout},
+                    Field{"shares", &Descriptor::shares, members_max},
+                    Field{"uneven", &Descriptor::uneven}};
 }
 
 constexpr auto fields_of(const OperationReport*) {
-  return std::tuple{Field{"op", &OperationReport::op}, Field{"state", &OperationReport::state},
+  return std::tuple{Field{"op", &OperationReport::op},
+                    Field{"state", &OperationReport::state},
                     Field{"hint", &OperationReport::hint},
                     Field{"on_loss", &OperationReport::on_loss},
+                    Field{"root", &OperationReport::root},
                     Field{"status", &OperationReport::status, operation_reason_bytes_max}};
 }
 
@@ -117,7 +127,8 @@ constexpr auto fields_of(const Report*) {
   return std::tuple{Field{"epoch", &Report::epoch},
                     Field{"operations", &Report::operations, reported_max},
                     Field{"next_sequences", &Report::next_sequences, tags_max},
-                    Field{"behind_failures", &Report::behind_failures, tags_max}};
+                    Field{"behind_failures", &Report::behind_failures, tags_max},
+                    Field{"subgroups", &Report::subgroups, subgroups_max}};
 }
 
 constexpr auto fields_of(const Prepared*) {
@@ -172,7 +183,8 @@ constexpr auto fields_of(const Awaited*) {
 
 constexpr auto fields_of(const Posted*) {
   return std::tuple{Field{"op", &Posted::op}, Field{"descriptor", &Posted::descriptor},
-                    Field{"weight", &Posted::weight}};
+                    Field{"weight", &Posted::weight}, Field{"gives", &Posted::gives},
+                    Field{"takes", &Posted::takes}};
 }
 
 constexpr auto fields_of(const Done*) {
@@ -181,10 +193,13 @@ constexpr auto fields_of(const Done*) {
 
 constexpr auto fields_of(const Link*) {
   return std::tuple{Field{"version", &Link::version}, Field{"run", &Link::run},
-                    Field{"from", &Link::from}, Field{"to", &Link::to}};
+                    Field{"from", &Link::from}, Field{"to", &Link::to},
+                    Field{"memory", &Link::memory, memory_text_bytes_max}};
 }
 
-constexpr auto fields_of(const LinkAccepted*) { return std::tuple{}; }
+constexpr auto fields_of(const LinkAccepted*) {
+  return std::tuple{Field{"memory", &LinkAccepted::memory, memory_text_bytes_max}};
+}
 
 constexpr auto fields_of(const LinkRefused*) {
   return std::tuple{Field{"status", &LinkRefused::status, reason_bytes_max}};

@@ -10,15 +10,18 @@
 
 namespace pyccl::protocol {
 
-inline constexpr std::uint32_t version = 1;
+inline constexpr std::uint32_t version = 2;
 inline constexpr std::size_t members_max = 256;
 inline constexpr std::size_t joiners_max = 256;
 inline constexpr std::size_t operations_open_max = 1024;  // per member, over all tags
-inline constexpr std::size_t tags_max = 4096;             // per group and run
+inline constexpr std::size_t tags_max = 4096;             // per member and run, over all groups
+inline constexpr std::size_t subgroups_max = 2048;        // per member, of those that still hold
 inline constexpr std::size_t parts_max = 12;              // of a descriptor: one per data type
 inline constexpr std::size_t name_bytes_max = 256;        // group names
 inline constexpr std::size_t reason_bytes_max = 1024;     // texts that travel; longer ones are cut
 inline constexpr std::size_t addresses_max = 8;
+inline constexpr std::size_t memory_text_bytes_max =
+    256;  // an offer of shared memory, or an answer
 inline constexpr std::size_t address_bytes_max = 256;
 inline constexpr std::size_t operation_reason_bytes_max =
     384;  // of one operation: many travel in one message
@@ -37,22 +40,30 @@ inline constexpr std::size_t members_bytes_max =
 inline constexpr std::size_t register_bytes_max = members_bytes_max + 1024;
 inline constexpr std::size_t link_bytes_max = 1024;
 
+// Of a number that counts in a group and tag; of a subgroup, whose members have places in one byte.
+inline constexpr std::size_t next_sequence_bytes = 16;
+inline constexpr std::size_t subgroup_bytes = 12;  // without its members
+inline constexpr std::size_t subgroup_bytes_max = subgroup_bytes + members_max;
+static_assert(members_max <= 256);
+
 // The largest message is a View: all members with all their addresses, a number per tag, and the
-// decisions of one group, which get what the others leave. Decisions that do not fit wait for the
-// next view where they can (decide.hpp).
+// decisions of one member's group and subgroups, which get what the others leave. Decisions that do
+// not fit wait for the next view where they can (decide.hpp).
 inline constexpr std::size_t decisions_bytes_max =
-    message_bytes_max - members_bytes_max - tags_max * 12 - reason_bytes_max - 64;
-inline constexpr std::size_t decision_bytes = 48;  // of one with a text of up to 23 bytes
-inline constexpr std::size_t refusal_bytes = decision_bytes + operation_reason_bytes_max;
+    message_bytes_max - members_bytes_max - tags_max * next_sequence_bytes - reason_bytes_max - 64;
+inline constexpr std::size_t decision_bytes = 52;  // of one with a text of up to 23 bytes
+inline constexpr std::size_t refusal_bytes =
+    decision_bytes + operation_reason_bytes_max + subgroup_bytes_max;
 inline constexpr std::size_t decisions_max = decisions_bytes_max / decision_bytes;
-// Those that can't wait leave room for one that can, so each view gets on with the others.
+// Those that can't wait leave room for one that can, so each view gets on with the others. So many,
+// if no subgroup has to be described.
 inline constexpr std::size_t decisions_certain_max =
     (decisions_bytes_max - refusal_bytes) / decision_bytes;
 static_assert(decisions_certain_max > 16 * operations_open_max);
 
 // A Report: what is open may carry a reason.
-static_assert(reported_max * 32 + reported_max * operation_reason_bytes_max + 2 * tags_max * 12 +
-                  64 <
+static_assert(reported_max * (38 + operation_reason_bytes_max) +
+                  2 * tags_max * next_sequence_bytes + subgroups_max * subgroup_bytes_max + 64 <
               message_bytes_max);
 
 struct Timing {

@@ -2,7 +2,6 @@
 #include "protocol/member.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -43,6 +42,7 @@ void Member::coordinator_connected(Time now) {
   View installed = view_;
   installed.decisions.clear();
   installed.next_sequences.clear();
+  installed.subgroups.clear();
   send(Register{version, options_.peer, std::move(installed)});
   resend_requests();
 }
@@ -97,17 +97,17 @@ void Member::channel_restored(Time, PeerId peer) {
   if (ended()) return;
   if (broken_.erase(peer) > 0) send(Reachable{view_.epoch, peer});
   if (state_ != State::member) return;
-  if (std::ranges::find(group_peers_, peer) == group_peers_.end()) return;
   for (const auto& [key, operation] : operations_) {
-    const OpId op{view_.epoch, key};
-    if (!operation.started) continue;
+    if (!operation.started || !takes_part(peer, key)) continue;
     PYCCL_MARK("posted sent again to a peer that was cut off");
-    const auto weight = std::bit_cast<std::uint64_t>(operation.weight);
-    outbox.push_back(SendToPeer{peer, Posted{op, operation.descriptor, weight}});
-    if (operation.whole) outbox.push_back(SendToPeer{peer, Done{op, operation.hint}});
+    say_posted(peer, key, operation);
+    if (operation.whole) {
+      outbox.push_back(SendToPeer{peer, Done{{view_.epoch, key}, operation.hint}});
+    }
   }
   // What this member has committed the peer may still wait for.
   for (const CommittedOperation& committed : committed_) {
+    if (!takes_part(peer, committed.op)) continue;
     outbox.push_back(SendToPeer{peer, Done{{view_.epoch, committed.op}, committed.own_hint}});
   }
 }
@@ -205,17 +205,11 @@ std::optional<Time> Member::next_deadline() const {
 }
 
 Member::Load Member::load() const {
-  Load load{open_count_, operations_.size(), 0, committed_.size(), failures_.reason_count()};
+  Load load{open_count_,           operations_.size(),       0,
+            committed_.size(),     failures_.reason_count(), subgroups_.size(),
+            next_sequences_.size()};
   for (const auto& [peer, messages] : held_) load.held += messages.size();
   return load;
-}
-
-std::vector<PeerId> Member::peers_of_group() const {
-  std::vector<PeerId> peers;
-  for (PeerId peer : group_peers_) {
-    if (peer != options_.peer) peers.push_back(peer);
-  }
-  return peers;
 }
 
 std::string Member::name_of(PeerId peer) const {

@@ -4,9 +4,13 @@
 // The host (engine) feeds it messages and facts and drains `outbox` after each call, in order.
 //
 // An operation's life: post() numbers it; in a view where this member is not frozen it starts:
-// Posted to the group, data, and once the result is whole, Done to the group. Done from all of the
-// group commits it. Freeze stops all of that until the next view, whose decisions end some
+// Posted to all that take part, data, and once the result is whole, Done to them. Done from all of
+// them commits it. Freeze stops all of that until the next view, whose decisions end some
 // operations; the others start anew in it.
+//
+// Who takes part is the group, or a subgroup of it: some members, with numbers of their own. Nobody
+// announces one; its first operation makes it known. It holds as long as all of them are members:
+// the view without one of them ends it, and what of it that view does not commit fails.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +39,19 @@ struct MemberOptions {
   Role role = Role::worker;
   std::vector<std::string> addresses;
   Timing timing;
+};
+
+// A call of a collective.
+struct Call {
+  GroupId group;                // of the subgroup; not looked at if `members` is empty
+  std::vector<PeerId> members;  // of the subgroup in rank order; empty: this member's whole group
+  std::uint32_t tag = 0;
+  Descriptor descriptor;
+  double weight = 1.0;
+  Time deadline = never;
+  // Elements for and from each rank, if the descriptor is uneven; else empty.
+  std::vector<std::uint64_t> gives;
+  std::vector<std::uint64_t> takes;
 };
 
 // ---- what a member asks of its host
@@ -70,21 +87,23 @@ struct ViewInstalled {
   View view;
 };
 
-// Exchange the data of this operation among the members of its group in the present view. `attempt`
-// counts from 1; what an earlier attempt did must be undone first.
+// Exchange the data of this operation among its participants(). `attempt` counts from 1; what an
+// earlier attempt did must be undone first.
 struct StartOperation {
   OpId op;
   std::uint32_t attempt = 1;
 };
 
-// Another member of the operation's group has posted it with an equal descriptor. Comes after
-// StartOperation, once per peer and attempt.
+// Another participant has posted it with an equal descriptor. Comes after StartOperation, once per
+// peer and attempt.
 struct PeerPosted {
   OpId op;
   PeerId peer;
   double weight = 1.0;
 };
 
+// Joiners are pending, if the hint is set. It is that of the group: a subgroup, of whose operations
+// the others know nothing, has none, so what its operations say of it must be ignored.
 struct OperationCommitted {
   OpId op;
   bool hint = false;
@@ -137,8 +156,9 @@ class Member {
   // ends, also where nobody noticed the break; what the peer may lack is sent again.
   void channel_restored(Time now, PeerId peer);
 
-  // The caller. post() numbers the operation; its data starts when StartOperation comes out.
-  Result<OpKey> post(Time now, std::uint32_t tag, const Descriptor&, double weight, Time deadline);
+  // The caller. post() numbers the operation; its data starts when StartOperation comes out. What
+  // is refused at once takes no number.
+  Result<OpKey> post(Time now, Call call);
   void whole(Time now, OpId op);                // whole result here, nothing owed to anybody
   void refuse(Time now, OpKey op, Status why);  // ignored after this member's Done
   Status request_update(Time now, Time deadline);
@@ -158,6 +178,9 @@ class Member {
   bool joiners_pending() const { return pending_ > 0; }
   const View& view() const { return view_; }
   PeerId peer() const { return options_.peer; }
+  // Who takes part in this operation in the present view, in rank order, this member among them.
+  // Nobody, if it is of a subgroup that this member does not know, or not any more.
+  const std::vector<PeerId>& participants(OpKey op) const;
   // This member's Done for the operation is out in the present view: only a decision can still end
   // it otherwise.
   bool said_done(OpKey op) const;
@@ -168,6 +191,8 @@ class Member {
     std::size_t held = 0;       // messages of later views
     std::size_t committed = 0;  // remembered for reports
     std::size_t failures = 0;   // not yet posted here
+    std::size_t subgroups = 0;
+    std::size_t numbers = 0;  // tags of all groups
   };
   Load load() const;
   // One line on where an operation stands: who has posted it, who has finished it.
@@ -178,13 +203,15 @@ class Member {
  private:
   enum class State { joiner, member, leaving, ended };
 
-  // What another member of the group has said of an operation in the present view.
+  // What another participant has said of an operation in the present view.
   struct Arrival {
     bool posted = false;
     bool done = false;
     bool hint = false;
     Descriptor descriptor;  // until this member has posted it too
     std::uint64_t weight = 0;
+    std::uint64_t gives = 0;
+    std::uint64_t takes = 0;
   };
 
   struct Operation {
@@ -197,6 +224,9 @@ class Member {
     Status refusal;        // not ok: this member wants it to end so
     Descriptor descriptor;
     double weight = 1.0;
+    std::vector<std::uint64_t> gives;
+    std::vector<std::uint64_t> takes;
+    std::vector<PeerId> ranks;  // of an uneven one: whom these amounts were given for
     Time deadline = never;
     Time alarm = never;  // as it stands in alarms_
     std::uint32_t attempt = 0;
@@ -225,7 +255,6 @@ class Member {
   Status gone(const std::string& call) const;
   void finish_leave();
   void expire_update();
-  std::vector<PeerId> peers_of_group() const;
   std::string name_of(PeerId peer) const;
   std::string names_of(const std::vector<PeerId>& peers) const;
 
@@ -242,7 +271,7 @@ class Member {
   bool same(Epoch left, Epoch right) const;
   void freeze();
   Report make_report() const;
-  void apply(const Decision&);
+  void apply(const Decision&, const View& next);
   void adopt(const View&);
   void restart_operations(Time now);
   void send_update_if_quiet();
@@ -253,19 +282,38 @@ class Member {
   bool hold_or_drop(PeerId from, Epoch epoch, const Message&);
   bool stopped(const Operation&) const;
   Operation* find_or_add(PeerId from, OpKey key);
-  Status may_post(std::uint32_t tag) const;
+  Status may_post(const Call&) const;
+  Status may_number(Numbering) const;
+  Status may_start(OpKey key, const Operation& operation) const;
   void start(Time now, OpKey key, Operation& operation);
+  void say_posted(PeerId to, OpKey key, const Operation& operation);
   void match(Time now, OpKey key, Operation& operation, PeerId from, Arrival& arrival);
   void commit_if_done(OpKey key);
-  bool done_by_all(const Operation& operation) const;
+  bool done_by_all(OpKey key, const Operation& operation) const;
   void close(OpKey key);
+  void uncount(PeerId peer);
   void want_end(OpKey key, Operation& operation, Status why);
   void ring(Time now);
   void expire(OpKey key, Operation& operation);
-  std::string lateness(const Operation& operation) const;
-  std::uint32_t& next_sequence(std::uint32_t tag);
-  std::uint32_t posted_below(std::uint32_t tag) const;
-  bool room_for_tag(std::uint32_t tag) const;
+  std::string lateness(OpKey key, const Operation& operation) const;
+  std::uint32_t& next_sequence(Numbering);
+  std::uint32_t posted_below(Numbering) const;
+  bool room_for(Numbering) const;
+
+  // member_subgroups.cpp: who takes part.
+  Status may_use(GroupId id, const std::vector<PeerId>& members) const;
+  void forget_strangers(OpKey key, Operation& operation);
+  bool takes_part(PeerId peer, OpKey key) const;
+  bool may_take_part(PeerId peer, OpKey key) const;
+  std::optional<Rank> rank_in(OpKey key, PeerId peer) const;
+  std::vector<PeerId> others_in(OpKey key) const;
+  std::string name_in(OpKey key, PeerId peer) const;
+  bool learn_subgroup(GroupId id, const View& next);
+  void end_subgroups(const View& next);
+  void end_subgroup(GroupId id, const Status& why);
+  Status check_amounts(const Call&, const std::vector<PeerId>& ranks) const;
+  Status different(OpKey key, const Operation&, PeerId from, const Arrival&) const;
+  Status unequal_amounts(OpKey key, const Operation&, PeerId from, const Arrival&) const;
 
   MemberOptions options_;
   GroupId group_;
@@ -290,7 +338,8 @@ class Member {
   std::set<PeerId> broken_;                  // no channel to these
 
   std::map<OpKey, Operation> operations_;
-  std::map<std::uint32_t, std::uint32_t> next_sequences_;  // by tag
+  std::map<Numbering, std::uint32_t> next_sequences_;
+  Subgroups subgroups_;  // with a number or a failure here; all members are in the present view
   std::uint64_t posts_ = 0;
   std::size_t open_count_ = 0;                    // posted by this member
   std::map<PeerId, std::size_t> foreign_counts_;  // open as far as we know, by who posted them

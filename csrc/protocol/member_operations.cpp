@@ -9,60 +9,83 @@
 
 namespace pyccl::protocol {
 
-std::uint32_t& Member::next_sequence(std::uint32_t tag) {
-  return next_sequences_[PYCCL_MUTANT("sequence-shared-between-tags") ? 0 : tag];
+std::uint32_t& Member::next_sequence(Numbering numbers) {
+  if (PYCCL_MUTANT("sequence-shared-between-tags")) numbers.second = 0;
+  return next_sequences_[numbers];
 }
 
-// The next number of a tag, without making a place for a tag that only others have used.
-std::uint32_t Member::posted_below(std::uint32_t tag) const {
-  const auto found = next_sequences_.find(PYCCL_MUTANT("sequence-shared-between-tags") ? 0 : tag);
+// The next number, without making a place for a tag that only others have used.
+std::uint32_t Member::posted_below(Numbering numbers) const {
+  if (PYCCL_MUTANT("sequence-shared-between-tags")) numbers.second = 0;
+  const auto found = next_sequences_.find(numbers);
   return found == next_sequences_.end() ? 0 : found->second;
 }
 
-bool Member::room_for_tag(std::uint32_t tag) const {
-  return next_sequences_.contains(tag) || next_sequences_.size() < tags_max;
+bool Member::room_for(Numbering numbers) const {
+  return next_sequences_.contains(numbers) || next_sequences_.size() < tags_max;
 }
 
-Status Member::may_post(std::uint32_t tag) const {
+Status Member::may_post(const Call& call) const {
   if (state_ == State::joiner) return {Code::not_admitted, "operation before admission"};
   if (state_ != State::member) return gone("operation");
+  if (!call.members.empty()) {
+    if (Status status = may_use(call.group, call.members); !status.ok()) return status;
+  }
+  const PeerId root = call.descriptor.root_peer;
+  if (root && !call.members.empty() &&
+      std::ranges::find(call.members, root) == call.members.end()) {
+    return {Code::invalid_argument, "the root is no member of the subgroup"};
+  }
+  const std::vector<PeerId>& ranks = call.members.empty() ? group_peers_ : call.members;
+  if (Status status = check_amounts(call, ranks); !status.ok()) return status;
+  if (call.descriptor.parts.size() > parts_max) {
+    return {Code::limit_exceeded,
+            "arrays of more than " + std::to_string(parts_max) + " data types"};
+  }
+  return may_number({call.members.empty() ? group_ : call.group, call.tag});
+}
+
+Status Member::may_number(Numbering numbers) const {
   if (open_count_ >= operations_open_max) {
     return {Code::limit_exceeded, "more than " + std::to_string(operations_open_max) +
                                       " operations at once: wait for some of them"};
   }
-  if (!room_for_tag(tag)) {
+  if (!room_for(numbers)) {
     return {Code::limit_exceeded, "more than " + std::to_string(tags_max) + " tags in one run"};
   }
   // If all agree to withdraw the cancelled one, its number must be the last.
-  const auto cancelled = cancelled_.lower_bound({group_, tag, 0});
-  if (cancelled != cancelled_.end() && cancelled->tag == tag) {
+  const auto cancelled = cancelled_.lower_bound({numbers.first, numbers.second, 0});
+  if (cancelled != cancelled_.end() && numbering(*cancelled) == numbers) {
     return {Code::invalid_argument, "an operation of this tag is being cancelled: wait for it"};
   }
   return {};
 }
 
-Result<OpKey> Member::post(Time now, std::uint32_t tag, const Descriptor& descriptor, double weight,
-                           Time deadline) {
-  if (Status status = may_post(tag); !status.ok()) return status;
-  if (descriptor.parts.size() > parts_max) {
-    return Status(Code::limit_exceeded,
-                  "arrays of more than " + std::to_string(parts_max) + " data types");
-  }
-  const OpKey key{group_, tag, next_sequence(tag)++};
+Result<OpKey> Member::post(Time now, Call call) {
+  if (Status status = may_post(call); !status.ok()) return status;
+  const GroupId group = call.members.empty() ? group_ : call.group;
+  if (!call.members.empty()) subgroups_.try_emplace(group, std::move(call.members));
+  const Numbering numbers{group, call.tag};
+  const OpKey key{group, call.tag, next_sequence(numbers)++};
   if (auto failure = failures_.take(key)) {
     PYCCL_MARK("posted after the others had failed it");
-    failures_.drop_below(tag, key.seq);
+    if (is_subgroup(group)) PYCCL_MARK("posted after the others of the subgroup had failed it");
+    failures_.drop_below(key);
     outbox.push_back(OperationFailed{key, *failure});
     return key;
   }
   Operation& operation = operations_[key];
   PYCCL_ASSERT(!operation.posted);
+  forget_strangers(key, operation);
   operation.posted = true;
-  operation.descriptor = descriptor;
-  operation.weight = weight;
-  operation.deadline = operation.alarm = deadline;
+  operation.descriptor = std::move(call.descriptor);
+  operation.weight = call.weight;
+  operation.gives = std::move(call.gives);
+  operation.takes = std::move(call.takes);
+  if (operation.descriptor.uneven) operation.ranks = participants(key);
+  operation.deadline = operation.alarm = call.deadline;
   operation.ordinal = posts_++;
-  if (deadline != never) alarms_.emplace(deadline, key);
+  if (call.deadline != never) alarms_.emplace(call.deadline, key);
   ++open_count_;
   if (update_ && update_->sent && !frozen_) {
     PYCCL_MARK("posted by one thread while another waits in update()");
@@ -80,42 +103,79 @@ bool Member::stopped(const Operation& operation) const {
   return frozen_;
 }
 
+// What was called with an eye to the members of a view may come to start in another one. A decision
+// must end it then: others may have begun it where it was right, or will call it yet.
+Status Member::may_start(OpKey key, const Operation& operation) const {
+  const PeerId root = operation.descriptor.root_peer;
+  if (root && !takes_part(root, key) && !PYCCL_MUTANT("late-root-ignored")) {
+    PYCCL_MARK("its root is gone before it starts");
+    return {
+        Code::peer_lost,
+        to_string(key) + ": its root, peer " + to_string(root) + ", is not in the view any more",
+        root};
+  }
+  if (!operation.descriptor.uneven || operation.ranks == participants(key)) return {};
+  PYCCL_MARK("amounts for another view's ranks");
+  for (PeerId peer : operation.ranks) {
+    if (takes_part(peer, key)) continue;
+    return {Code::peer_lost,
+            to_string(key) + ": peer " + to_string(peer) +
+                ", for which amounts were given, is not in the view any more",
+            peer};
+  }
+  return {Code::mismatch, to_string(key) + ": amounts were given for " +
+                              std::to_string(operation.ranks.size()) +
+                              " ranks, before others joined them"};
+}
+
 void Member::start(Time now, OpKey key, Operation& operation) {
+  if (Status status = may_start(key, operation); !status.ok()) {
+    return want_end(key, operation, std::move(status));
+  }
   operation.started = true;
   ++operation.attempt;
-  const OpId op{view_.epoch, key};
-  const auto weight = std::bit_cast<std::uint64_t>(operation.weight);
-  outbox.push_back(StartOperation{op, operation.attempt});
-  for (PeerId peer : peers_of_group()) {
-    outbox.push_back(SendToPeer{peer, Posted{op, operation.descriptor, weight}});
-  }
+  outbox.push_back(StartOperation{{view_.epoch, key}, operation.attempt});
+  for (PeerId peer : others_in(key)) say_posted(peer, key, operation);
   for (auto& [peer, arrival] : operation.arrivals) match(now, key, operation, peer, arrival);
+}
+
+void Member::say_posted(PeerId to, OpKey key, const Operation& operation) {
+  Posted posted{{view_.epoch, key},
+                operation.descriptor,
+                std::bit_cast<std::uint64_t>(operation.weight),
+                0,
+                0};
+  if (operation.descriptor.uneven) {
+    const auto rank = static_cast<std::size_t>(*rank_in(key, to));
+    posted.gives = operation.gives[rank];
+    posted.takes = operation.takes[rank];
+  }
+  outbox.push_back(SendToPeer{to, std::move(posted)});
 }
 
 // Both have posted it: with equal descriptors they may exchange data; else this member wants it to
 // end, and the decision tells everybody the same text.
 void Member::match(Time now, OpKey key, Operation& operation, PeerId from, Arrival& arrival) {
   if (!arrival.posted || !operation.started) return;
-  if (arrival.descriptor == operation.descriptor) {
-    const auto weight = std::bit_cast<double>(arrival.weight);
-    if (!allows_weight(operation.descriptor, weight)) {
-      refuse(now, key,
-             Status(Code::protocol_violation,
-                    to_string(key) + ": " + name_of(from) + " takes part in " +
-                        to_string(operation.descriptor) + " with weight " + std::to_string(weight) +
-                        ", which no caller can give",
-                    from));
-      return;
-    }
-    arrival.descriptor = {};
-    outbox.push_back(PeerPosted{{view_.epoch, key}, from, weight});
-    return;
+  if (arrival.descriptor != operation.descriptor) {
+    PYCCL_MARK("descriptors differ");
+    return refuse(now, key, different(key, operation, from, arrival));
   }
-  std::string mine = name_of(options_.peer) + " called " + to_string(operation.descriptor);
-  std::string theirs = name_of(from) + " called " + to_string(arrival.descriptor);
-  if (*view_.rank_of(from) < *view_.rank_of(options_.peer)) std::swap(mine, theirs);
-  PYCCL_MARK("descriptors differ");
-  refuse(now, key, Status(Code::mismatch, to_string(key) + ": " + mine + ", " + theirs, from));
+  if (Status unequal = unequal_amounts(key, operation, from, arrival); !unequal.ok()) {
+    PYCCL_MARK("amounts differ");
+    return refuse(now, key, std::move(unequal));
+  }
+  const auto weight = std::bit_cast<double>(arrival.weight);
+  if (!allows_weight(operation.descriptor, weight)) {
+    return refuse(now, key,
+                  Status(Code::protocol_violation,
+                         to_string(key) + ": " + name_in(key, from) + " takes part in " +
+                             to_string(operation.descriptor) + " with weight " +
+                             std::to_string(weight) + ", which no caller can give",
+                         from));
+  }
+  arrival.descriptor = {};
+  outbox.push_back(PeerPosted{{view_.epoch, key}, from, weight});
 }
 
 void Member::receive_from(Time now, PeerId from, const Message& message) {
@@ -141,10 +201,9 @@ bool Member::hold_or_drop(PeerId from, Epoch epoch, const Message& message) {
 // The operation that another member speaks of; none if it is over here, or none of ours, or if that
 // member has more operations open than anybody may.
 Member::Operation* Member::find_or_add(PeerId from, OpKey key) {
-  if (key.group != group_ || from == options_.peer) return nullptr;
-  if (std::ranges::find(group_peers_, from) == group_peers_.end()) return nullptr;
+  if (from == options_.peer || !may_take_part(from, key)) return nullptr;
   const auto found = operations_.find(key);
-  if (found == operations_.end() && key.seq < posted_below(key.tag)) return nullptr;
+  if (found == operations_.end() && key.seq < posted_below(numbering(key))) return nullptr;
   const bool known = found != operations_.end() && found->second.arrivals.contains(from);
   if (!known) {
     std::size_t& count = foreign_counts_[from];
@@ -164,6 +223,8 @@ void Member::accept(Time now, PeerId from, const Posted& posted) {
   arrival.posted = true;
   arrival.descriptor = posted.descriptor;
   arrival.weight = posted.weight;
+  arrival.gives = posted.gives;
+  arrival.takes = posted.takes;
   if (!stopped(*operation)) match(now, posted.op.key, *operation, from, arrival);
 }
 
@@ -187,14 +248,17 @@ void Member::whole(Time, OpId op) {
   if (stopped(operation) && !PYCCL_MUTANT("done-while-frozen")) return;
   operation.whole = true;
   operation.hint = joiners_pending();
-  for (PeerId peer : peers_of_group()) outbox.push_back(SendToPeer{peer, Done{op, operation.hint}});
+  if (is_subgroup(op.key.group) && !PYCCL_MUTANT("hint-of-a-subgroup")) operation.hint = false;
+  for (PeerId peer : others_in(op.key)) {
+    outbox.push_back(SendToPeer{peer, Done{op, operation.hint}});
+  }
   commit_if_done(op.key);
 }
 
-bool Member::done_by_all(const Operation& operation) const {
+bool Member::done_by_all(OpKey key, const Operation& operation) const {
   std::size_t done = 0;
   for (const auto& [peer, arrival] : operation.arrivals) done += arrival.done ? 1 : 0;
-  const std::size_t others = group_peers_.size() - 1;
+  const std::size_t others = participants(key).size() - 1;
   if (PYCCL_MUTANT("commit-after-first-done")) return done >= std::min<std::size_t>(1, others);
   if (PYCCL_MUTANT("commit-by-majority")) return 2 * (done + 1) > others + 1;
   if (PYCCL_MUTANT("wrong-contributor-count")) return done >= others;
@@ -204,7 +268,7 @@ bool Member::done_by_all(const Operation& operation) const {
 // Done from everybody: all hold the whole result, so whatever happens from here, all will commit.
 void Member::commit_if_done(OpKey key) {
   const Operation& operation = operations_.at(key);
-  if (!operation.whole || !done_by_all(operation)) return;
+  if (!operation.whole || !done_by_all(key, operation)) return;
   if (stopped(operation) && !PYCCL_MUTANT("done-while-frozen")) {
     PYCCL_MARK("the last Done came while frozen");
     return;
@@ -223,16 +287,17 @@ void Member::commit_if_done(OpKey key) {
 
 void Member::close(OpKey key) {
   const auto found = operations_.find(key);
-  for (const auto& [peer, arrival] : found->second.arrivals) {
-    if (auto count = foreign_counts_.find(peer); count != foreign_counts_.end()) {
-      if (count->second > 0) --count->second;
-    }
-  }
+  for (const auto& [peer, arrival] : found->second.arrivals) uncount(peer);
   alarms_.erase({found->second.alarm, key});
   cancelled_.erase(key);
   operations_.erase(found);
   --open_count_;
   send_update_if_quiet();
+}
+
+void Member::uncount(PeerId peer) {
+  const auto count = foreign_counts_.find(peer);
+  if (count != foreign_counts_.end() && count->second > 0) --count->second;
 }
 
 // Before its Done a member may refuse; after it only a decision may end the operation (rule R13).
@@ -274,21 +339,21 @@ void Member::ring(Time now) {
 void Member::expire(OpKey key, Operation& operation) {
   operation.expired = true;
   if (operation.whole) PYCCL_MARK("deadline passed after Done");
-  want_end(key, operation, Status(Code::timeout, to_string(key) + ": " + lateness(operation)));
+  want_end(key, operation, Status(Code::timeout, to_string(key) + ": " + lateness(key, operation)));
 }
 
-std::string Member::lateness(const Operation& operation) const {
+std::string Member::lateness(OpKey key, const Operation& operation) const {
   std::string absent;
-  std::vector<PeerId> unfinished;
-  for (PeerId peer : peers_of_group()) {
+  std::string unfinished;
+  for (PeerId peer : others_in(key)) {
     const auto arrival = operation.arrivals.find(peer);
     if (arrival != operation.arrivals.end() && arrival->second.done) continue;
     if (arrival != operation.arrivals.end() && arrival->second.posted) {
-      unfinished.push_back(peer);
+      unfinished += (unfinished.empty() ? "" : ", ") + name_in(key, peer);
       continue;
     }
     const auto seen = last_seen_.find(peer);
-    absent += (absent.empty() ? "" : ", ") + name_of(peer) +
+    absent += (absent.empty() ? "" : ", ") + name_in(key, peer) +
               (seen == last_seen_.end() ? " (not seen yet)"
                                         : " (last seen at " + to_string(seen->second) + ")");
   }
@@ -296,7 +361,7 @@ std::string Member::lateness(const Operation& operation) const {
   if (!operation.started) text = "waited for the next view";
   if (!absent.empty()) text += (text.empty() ? "" : "; ") + ("did not arrive: " + absent);
   if (!unfinished.empty()) {
-    text += (text.empty() ? "" : "; ") + ("arrived, not finished: " + names_of(unfinished));
+    text += (text.empty() ? "" : "; ") + ("arrived, not finished: " + unfinished);
   }
   return text.empty() ? "all others have finished it" : text;
 }
@@ -309,7 +374,7 @@ bool Member::said_done(OpKey op) const {
 std::string Member::describe(OpKey op) const {
   const auto found = operations_.find(op);
   if (found == operations_.end()) return to_string(op) + " is not open";
-  std::string text = to_string(op) + ": " + lateness(found->second);
+  std::string text = to_string(op) + ": " + lateness(op, found->second);
   if (!found->second.posted) text += "; not posted here";
   if (found->second.whole) text += "; finished here";
   return text + (frozen_ ? "; frozen until the next view" : "");

@@ -71,18 +71,20 @@ Report Member::make_report() const {
   report.epoch = view_.epoch;
   for (const CommittedOperation& committed : committed_) {
     report.operations.push_back(
-        {committed.op, OperationState::committed, committed.hint, OnLoss::retry, {}});
+        {committed.op, OperationState::committed, committed.hint, OnLoss::retry, {}, {}});
   }
   for (const auto& [key, operation] : operations_) {
     if (!operation.posted) continue;
     const auto state = operation.whole ? OperationState::whole : OperationState::posted;
+    const Descriptor& descriptor = operation.descriptor;
     report.operations.push_back(
-        {key, state, operation.hint, operation.descriptor.on_loss, operation.refusal});
+        {key, state, operation.hint, descriptor.on_loss, descriptor.root_peer, operation.refusal});
   }
-  for (const auto& [tag, seq] : next_sequences_) {
-    report.next_sequences.push_back({group_, tag, seq});
+  for (const auto& [numbers, seq] : next_sequences_) {
+    report.next_sequences.push_back({numbers.first, numbers.second, seq});
   }
   report.behind_failures = failures_.ends(group_);
+  report.subgroups = view_.subgroups_of(subgroups_);
   return report;
 }
 
@@ -109,7 +111,8 @@ void Member::handle(Time now, const View& view) {
   if (state_ == State::leaving || view.find(options_.peer) == nullptr) return;
   if (state_ == State::member) {
     if (!same(view.parent, view_.epoch) || !newer(view.epoch, view_.epoch)) return;
-    for (const Decision& decision : view.decisions) apply(decision);
+    for (const Decision& decision : view.decisions) apply(decision, view);
+    end_subgroups(view);
   }
   state_ = State::member;
   adopt(view);
@@ -125,15 +128,16 @@ void Member::handle(Time now, const View& view) {
   send_update_if_quiet();
 }
 
-void Member::apply(const Decision& decision) {
+void Member::apply(const Decision& decision, const View& next) {
   const OpKey key = decision.op;
-  if (key.group != group_) return;
   const auto found = operations_.find(key);
   const bool posted = found != operations_.end() && found->second.posted;
   if (!posted) {
+    if (decision.outcome != Outcome::failed || key.seq < posted_below(numbering(key))) return;
     // Not posted here yet: it fails at once when it will be.
-    const bool to_come = key.seq >= posted_below(key.tag);
-    if (decision.outcome == Outcome::failed && to_come) failures_.add(key, decision.status);
+    if (key.group == group_ || learn_subgroup(key.group, next)) {
+      failures_.add(key, decision.status);
+    }
     return;
   }
   if (decision.outcome == Outcome::committed) {
@@ -148,8 +152,8 @@ void Member::apply(const Decision& decision) {
     return;
   } else {
     PYCCL_MARK("withdrawn: its number is free again");
-    PYCCL_ASSERT(next_sequence(key.tag) == key.seq + 1);
-    next_sequence(key.tag) = key.seq;
+    PYCCL_ASSERT(next_sequence(numbering(key)) == key.seq + 1);
+    next_sequence(numbering(key)) = key.seq;
     outbox.push_back(OperationWithdrawn{key});
   }
   close(key);
@@ -163,11 +167,11 @@ void Member::adopt(const View& view) {
   committed_.clear();
   if (view.kind == ViewKind::boundary) pending_ = 0;  // who still waits is said right behind it
   for (const NextSequence& next : view.next_sequences) {
-    if (next.group != group_) continue;
-    if (!room_for_tag(next.tag)) continue;
-    std::uint32_t& own = next_sequence(next.tag);
+    const Numbering numbers{next.group, next.tag};
+    if (next.group != group_ || !room_for(numbers)) continue;
+    std::uint32_t& own = next_sequence(numbers);
     own = std::max(own, next.seq);
-    failures_.drop_below(next.tag, own);
+    failures_.drop_below({next.group, next.tag, own});
   }
   // Nothing that was said of operations in the former view holds in this one.
   foreign_counts_.clear();

@@ -31,6 +31,8 @@ enum class Collective : std::uint8_t {
   reduce = 6,
   gather = 7,
   scatter = 8,
+  send = 9,       // from rank 0 to rank 1 of a subgroup of two
+  exchange = 10,  // between two
 };
 
 enum class OnLoss : std::uint8_t { retry = PYCCL_ON_LOSS_RETRY, raise = PYCCL_ON_LOSS_RAISE };
@@ -42,16 +44,20 @@ struct Part {
   bool operator==(const Part&) const = default;
 };
 
-// What all members of a group must agree on before they exchange data of an operation.
+// What all that take part must agree on before they exchange data of an operation.
 struct Descriptor {
   Collective kind = Collective::all_reduce;
   std::vector<Part> parts;
   std::uint8_t reduce_op = 0;  // pyccl_redop
   std::uint8_t algorithm = 0;  // pyccl_algorithm
   OnLoss on_loss = OnLoss::retry;
-  std::int32_t root = -1;  // none
+  std::int32_t root = -1;  // rank as its caller sees it; none
+  PeerId root_peer;        // and who that is: ranks may have changed since the call
   std::uint32_t segment_bytes = 0;
   std::uint32_t layout = 0;  // 0: at most one array; otherwise a sum of all their types and sizes
+  std::vector<std::uint64_t> shares;  // elements of each rank, where they differ
+  // Amounts differ by pair: parts count 0, and each two compare what they give and take (Posted).
+  bool uneven = false;
   bool operator==(const Descriptor&) const = default;
 };
 
@@ -93,6 +99,7 @@ struct OperationReport {
   OperationState state = OperationState::posted;
   bool hint = false;  // whole: this member's own; committed: the one that the caller saw
   OnLoss on_loss = OnLoss::retry;
+  PeerId root;    // without it the operation fails; none
   Status status;  // not ok: this member wants the operation to end so
   bool operator==(const OperationReport&) const = default;
 };
@@ -106,6 +113,7 @@ struct Report {
   // Of tags with failures that this member has not posted yet: behind the last of them. A joiner
   // knows nothing of those failures, so it begins there.
   std::vector<NextSequence> behind_failures;
+  std::vector<Subgroup> subgroups;  // all that this member knows; places in the present view
   bool operator==(const Report&) const = default;
 };
 
@@ -209,6 +217,8 @@ struct Posted {
   OpId op;
   Descriptor descriptor;
   std::uint64_t weight = 0;  // bit pattern of the double: no message holds a float
+  std::uint64_t gives = 0;  // of an uneven operation: elements that the sender has for the receiver
+  std::uint64_t takes = 0;  // and expects of it
   bool operator==(const Posted&) const = default;
 };
 
@@ -223,11 +233,13 @@ struct Link {
   std::uint32_t version = protocol::version;
   RunId run;
   PeerId from;
-  PeerId to;  // the process that was meant: another one may have got its port
+  PeerId to;           // the process that was meant: another one may have got its port
+  std::string memory;  // an offer to go on through shared memory; empty: none
   bool operator==(const Link&) const = default;
 };
 
 struct LinkAccepted {
+  std::string memory;  // the answer to that offer; empty: not taken up
   bool operator==(const LinkAccepted&) const = default;
 };
 

@@ -18,6 +18,34 @@ std::vector<PeerId> View::group_members(GroupId group) const {
   return peers;
 }
 
+std::vector<Subgroup> View::subgroups_of(const Subgroups& known) const {
+  std::map<PeerId, std::uint8_t> places;
+  for (const MemberInfo& member : members) {
+    places.emplace(member.peer, static_cast<std::uint8_t>(places.size()));
+  }
+  std::vector<Subgroup> list;
+  for (const auto& [id, peers] : known) {
+    Subgroup& one = list.emplace_back(Subgroup{id, {}});
+    for (PeerId peer : peers) {
+      if (const auto place = places.find(peer); place != places.end()) {
+        one.places.push_back(place->second);
+      }
+    }
+  }
+  return list;
+}
+
+std::vector<PeerId> View::peers_of(const Subgroup& subgroup) const {
+  std::vector<PeerId> peers;
+  std::vector<bool> named(members.size());
+  for (const std::uint8_t place : subgroup.places) {
+    if (place >= members.size() || named[place]) return {};
+    named[place] = true;
+    peers.push_back(members[place].peer);
+  }
+  return peers;
+}
+
 std::optional<Rank> View::rank_of(PeerId peer) const {
   const MemberInfo* member = find(peer);
   if (member == nullptr) return std::nullopt;

@@ -1,8 +1,11 @@
 // The agreed membership and the decisions that end the view before it.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -11,6 +14,10 @@
 namespace pyccl::protocol {
 
 enum class Role : std::uint8_t { worker = PYCCL_WORKER, mirror = PYCCL_MIRROR };
+
+// What numbers count by: a group or subgroup, and a tag.
+using Numbering = std::pair<GroupId, std::uint32_t>;
+constexpr Numbering numbering(OpKey op) { return {op.group, op.tag}; }
 
 struct MemberInfo {
   PeerId peer;
@@ -37,7 +44,7 @@ struct Decision {
   bool operator==(const Decision&) const = default;
 };
 
-// The next sequence number of a tag, for joiners.
+// The next sequence number of a tag.
 struct NextSequence {
   GroupId group;
   std::uint32_t tag = 0;
@@ -51,6 +58,14 @@ enum class ViewKind : std::uint8_t {
   decision,  // same members; ends operations that somebody refused
 };
 
+// Who a subgroup is, as it travels: places in a view's list of members, in rank order.
+struct Subgroup {
+  GroupId id;
+  std::vector<std::uint8_t> places;
+  bool operator==(const Subgroup&) const = default;
+};
+using Subgroups = std::map<GroupId, std::vector<PeerId>>;  // members in rank order
+
 struct View {
   RunId run;
   Epoch epoch;
@@ -58,7 +73,10 @@ struct View {
   ViewKind kind = ViewKind::boundary;
   std::vector<MemberInfo> members;  // survivors keep their order, joiners stand behind them
   std::vector<Decision> decisions;
-  std::vector<NextSequence> next_sequences;
+  std::vector<NextSequence> next_sequences;  // for joiners; of groups only
+  // Those that decisions speak of. A member may not have used one yet, and must know when its
+  // failures are to be forgotten.
+  std::vector<Subgroup> subgroups;
   std::string reason;  // one sentence for the log
   bool operator==(const View&) const = default;
 
@@ -66,6 +84,10 @@ struct View {
   // Peers of a group in rank order.
   std::vector<PeerId> group_members(GroupId) const;
   std::optional<Rank> rank_of(PeerId) const;  // within the peer's own group
+  // As they travel, less those peers that are no members; and back. No peers: it can't be a
+  // subgroup of this view, for it names a place twice or beyond the members.
+  std::vector<Subgroup> subgroups_of(const Subgroups&) const;
+  std::vector<PeerId> peers_of(const Subgroup&) const;
 };
 
 }  // namespace pyccl::protocol

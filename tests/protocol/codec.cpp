@@ -96,7 +96,7 @@ TEST_CASE("flipped bytes give a message within its limits or a status") {
 TEST_CASE("garbage is refused with a sentence") {
   CHECK(decode({}).status().reason() == "message refused: shorter than any message");
   CHECK(decode(bytes_of({9, 0})).status().reason().find("format 9") != std::string::npos);
-  CHECK(decode(bytes_of({1, 200})).status().reason().find("kind 200") != std::string::npos);
+  CHECK(decode(bytes_of({2, 200})).status().reason().find("kind 200") != std::string::npos);
   CHECK(!decode(Bytes(message_bytes_max + 1)).ok());
 }
 
@@ -145,6 +145,29 @@ TEST_CASE("the largest view fits into a message") {
   CHECK(std::get<View>(decoded.value()) == view);
   view.decisions.assign(decisions_max, {{{1}, 0, 7}, Outcome::committed, true, {}});
   CHECK(decode(encode(view)).ok());
+  // Each of another subgroup.
+  view.decisions.resize(decisions_bytes_max / refusal_bytes,
+                        {{{1}, 0, 7}, Outcome::committed, true, {}});
+  for (std::uint32_t i = 0; i < view.decisions.size(); ++i) {
+    const Status status(Code::timeout, std::string(operation_reason_bytes_max, 'r'));
+    view.decisions[i] = {{{(i + 1ull) << 32}, 0, 7}, Outcome::failed, false, status};
+    view.subgroups.push_back({view.decisions[i].op.group, {}});
+    view.subgroups.back().places.resize(members_max);
+  }
+  CHECK(decode(encode(view)).ok());
+}
+
+TEST_CASE("the largest report fits into a message") {
+  Report report;
+  const Status status(Code::timeout, std::string(operation_reason_bytes_max, 'r'));
+  report.operations.assign(reported_max,
+                           {{{1}, 0, 7}, OperationState::posted, false, OnLoss::retry, {}, status});
+  report.next_sequences.assign(tags_max, {{1}, 2, 3});
+  report.behind_failures.assign(tags_max, {{1}, 2, 3});
+  Subgroup subgroup{{1}, {}};
+  subgroup.places.resize(members_max);
+  report.subgroups.assign(subgroups_max, subgroup);
+  CHECK(decode(encode(report)).ok());
 }
 
 TEST_CASE("the coordinator's state survives a round trip, and damage is seen") {
@@ -174,4 +197,16 @@ TEST_CASE("a descriptor looks as its call") {
   descriptor.parts = {{200, 1}};
   descriptor.root = 2;
   CHECK(to_string(descriptor) == "broadcast(dtype 200[1], root=2)");
+  descriptor.root_peer = {255};
+  CHECK(to_string(descriptor) == "broadcast(dtype 200[1], root=2 (peer 00000000000000ff))");
+  descriptor = {};
+  descriptor.kind = Collective::all_to_all;
+  descriptor.parts = {{PYCCL_F32, 0}};
+  descriptor.uneven = true;
+  CHECK(to_string(descriptor) == "all_to_all(f32[by rank])");
+  descriptor.kind = Collective::exchange;
+  descriptor.parts = {{PYCCL_F32, 3}};
+  descriptor.uneven = false;
+  descriptor.algorithm = 7;
+  CHECK(to_string(descriptor) == "exchange(f32[3], algorithm=chain)");
 }

@@ -27,11 +27,11 @@ View three() {
 
 OperationReport with(OperationState state, bool hint = false, Status status = {},
                      OnLoss on_loss = OnLoss::retry) {
-  return {op, state, hint, on_loss, std::move(status)};
+  return {op, state, hint, on_loss, {}, std::move(status)};
 }
 
 Report of(std::vector<OperationReport> operations, std::uint32_t next = 5) {
-  return {{1, 1}, std::move(operations), {{group, 0, next}}, {}};
+  return {{1, 1}, std::move(operations), {{group, 0, next}}, {}, {}};
 }
 
 const OperationReport posted = with(OperationState::posted);
@@ -129,11 +129,128 @@ TEST_CASE("groups decide apart") {
   View view = three();
   view.members[2].group = "other";
   const OpKey foreign{group_id("other"), 0, 0};
-  Report report{{1, 1}, {{foreign, OperationState::whole, false, OnLoss::retry, {}}}, {}, {}};
+  Report report{
+      {1, 1}, {{foreign, OperationState::whole, false, OnLoss::retry, {}, {}}}, {}, {}, {}};
   const Verdict verdict = decide(view, {{a, of({posted})}, {c, report}}, {{b, "died"}});
   REQUIRE(verdict.decisions.size() == 1);
   CHECK(verdict.decisions[0].op == foreign);
   CHECK(verdict.restarts);
+}
+
+TEST_CASE("a lost root fails the operation, whatever on_loss says, unless it is committed") {
+  auto rooted = posted;
+  rooted.root = c;
+  const Verdict verdict =
+      decide(three(), {{a, of({rooted})}, {b, of({}, 4)}}, {{c, "died: refused"}});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0].outcome == Outcome::failed);
+  CHECK(verdict.decisions[0].status.code() == Code::peer_lost);
+  CHECK(verdict.decisions[0].status.peer() == c);
+  CHECK(decide(three(), {{a, of({rooted})}, {c, of({rooted})}}, {{b, "died"}}).restarts);
+  auto finished = whole;
+  finished.root = c;
+  const auto done = of({finished});
+  CHECK(decide(three(), {{a, done}, {b, done}}, {{c, "died"}}).decisions[0].outcome ==
+        Outcome::committed);
+}
+
+namespace {
+
+const GroupId pair = subgroup_id(group, std::vector<PeerId>{b, a}, "");
+const OpKey pair_op{pair, 0, 0};
+
+// Of a member of the subgroup of b and a.
+Report pair_report(OperationState state, Status status = {}) {
+  return {{1, 1},
+          {{pair_op, state, false, OnLoss::retry, {}, std::move(status)}},
+          {{pair, 0, 1}},
+          {},
+          {{pair, {1, 0}}}};
+}
+
+}  // namespace
+
+TEST_CASE("a subgroup decides for itself; only its members vote") {
+  const Verdict verdict = decide(three(),
+                                 {{a, pair_report(OperationState::whole)},
+                                  {b, pair_report(OperationState::whole)},
+                                  {c, of({}, 0)}},
+                                 {});
+  REQUIRE(verdict.decisions.size() == 1);
+  CHECK(verdict.decisions[0] == Decision{pair_op, Outcome::committed, false, {}});
+  CHECK(verdict.subgroups == Subgroups{{pair, {b, a}}});
+  for (const NextSequence& next : verdict.next_sequences) CHECK(next.group == group);
+  const Status late(Code::timeout, "late");
+  const Verdict refused =
+      decide(three(),
+             {{a, pair_report(OperationState::posted, late)}, {b, of({}, 0)}, {c, of({}, 0)}}, {});
+  REQUIRE(refused.decisions.size() == 1);
+  CHECK(refused.decisions[0] == Decision{pair_op, Outcome::failed, false, late});
+}
+
+TEST_CASE("a subgroup without one of its members ends, but for what is committed") {
+  const Verdict ended =
+      decide(three(), {{a, pair_report(OperationState::posted)}, {c, of({}, 0)}}, {{b, "died"}});
+  CHECK(ended.decisions.empty());
+  CHECK(!ended.restarts);
+  const Status late(Code::timeout, "late");
+  CHECK(decide(three(), {{a, pair_report(OperationState::posted, late)}, {c, of({}, 0)}},
+               {{b, "died"}})
+            .decisions.empty());
+  const Verdict committed =
+      decide(three(), {{a, pair_report(OperationState::whole)}, {c, of({}, 0)}}, {{b, "died"}});
+  REQUIRE(committed.decisions.size() == 1);
+  CHECK(committed.decisions[0].outcome == Outcome::committed);
+}
+
+TEST_CASE("the loss of a stranger starts a subgroup's operation again") {
+  const Verdict verdict = decide(
+      three(), {{a, pair_report(OperationState::whole)}, {b, pair_report(OperationState::posted)}},
+      {{c, "died"}});
+  CHECK(verdict.decisions.empty());
+  CHECK(verdict.restarts);
+}
+
+TEST_CASE("claims about subgroups that can't be harm nobody") {
+  Report liar = pair_report(OperationState::whole);
+  for (const std::vector<std::uint8_t>& places :
+       std::vector<std::vector<std::uint8_t>>{{}, {0, 0}, {0, 200}, {1, 2}, {0, 2}}) {
+    liar.subgroups[0].places = places;
+    const Verdict verdict = decide(
+        three(), {{a, liar}, {b, pair_report(OperationState::posted)}, {c, of({posted})}}, {});
+    CHECK(verdict.decisions.size() <= 1);
+  }
+  liar.subgroups[0] = {group, {0}};
+  CHECK(decide(three(), {{a, liar}, {b, of({posted})}, {c, of({posted})}}, {}).restarts);
+  View two_groups = three();
+  two_groups.members[1].group = "else";
+  CHECK(decide(two_groups, {{a, pair_report(OperationState::whole)}, {c, of({posted})}},
+               {{b, "died"}})
+            .decisions.empty());
+}
+
+TEST_CASE("each member's view has room for itself") {
+  // 40 members in pairs: together they have far more to decide than one view could hold.
+  View view;
+  view.epoch = {1, 1};
+  std::map<PeerId, Report> reports;
+  for (std::uint64_t peer = 0; peer < 40; ++peer) {
+    view.members.push_back({{peer + 1}, "default", Role::worker, {}});
+    const auto first = static_cast<std::uint8_t>(peer / 2 * 2);
+    const auto second = static_cast<std::uint8_t>(first + 1);
+    Report& report = reports[{peer + 1}];
+    report.epoch = {1, 1};
+    const GroupId id{(std::uint64_t{first} + 1) << 32};
+    report.subgroups = {{id, {first, second}}};
+    for (std::uint32_t seq = 0; seq < operations_open_max; ++seq) {
+      report.operations.push_back(
+          {{id, 0, seq}, OperationState::whole, false, OnLoss::retry, {}, {}});
+    }
+  }
+  const Verdict verdict = decide(view, reports, {});
+  CHECK(!verdict.too_much);
+  CHECK(verdict.decisions.size() == 20 * operations_open_max);
+  CHECK(verdict.subgroups.size() == 20);
 }
 
 TEST_CASE("a joiner begins behind everything, also behind failures that nobody here has posted") {

@@ -1,78 +1,21 @@
 // Coordinator and Member by hand: what one call makes them say. The simulator does the rest.
 #include <doctest/doctest.h>
 
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <tuple>
 #include <utility>
 
+#include "protocol/by_hand.hpp"
 #include "protocol/codec.hpp"
-#include "protocol/coordinator.hpp"
-#include "protocol/member.hpp"
 
 using namespace pyccl;
 using namespace pyccl::protocol;
-
-namespace {
-
-constexpr Time now{1'000'000'000};
-constexpr PeerId me{1};
-constexpr PeerId other{2};
-const GroupId group = group_id("default");
-
-MemberInfo info(PeerId peer) { return {peer, "default", Role::worker, {"127.0.0.1:1"}}; }
-
-View view_of(std::vector<PeerId> peers, Epoch epoch, Epoch parent = {}) {
-  View view;
-  view.run = {77};
-  view.epoch = epoch;
-  view.parent = parent;
-  for (PeerId peer : peers) view.members.push_back(info(peer));
-  return view;
-}
-
-// All effects of one kind; what else was said is dropped.
-template <class Effect, class Machine>
-std::vector<Effect> take(Machine& machine) {
-  std::vector<Effect> found;
-  for (auto& effect : std::exchange(machine.outbox, {})) {
-    if (auto* one = std::get_if<Effect>(&effect)) found.push_back(std::move(*one));
-  }
-  return found;
-}
-
-template <class Content>
-std::vector<Content> said_to(Coordinator& coordinator, PeerId peer) {
-  std::vector<Content> found;
-  for (auto& effect : coordinator.outbox) {
-    auto* send = std::get_if<SendTo>(&effect);
-    if (send == nullptr || send->to != peer) continue;
-    if (auto* content = std::get_if<Content>(&send->message)) found.push_back(*content);
-  }
-  return found;
-}
-
-Member member_in(const View& view) {
-  Member member({me, "default", Role::worker, {"127.0.0.1:1"}, {}}, now);
-  member.coordinator_connected(now);
-  member.receive(now, Welcome{view.run, view.epoch.incarnation, 4000});
-  member.receive(now, view);
-  member.outbox.clear();
-  return member;
-}
-
-Descriptor floats(std::uint64_t count) {
-  Descriptor descriptor;
-  descriptor.parts = {{PYCCL_F32, count}};
-  return descriptor;
-}
-
-}  // namespace
+using namespace pyccl::protocol::test;
 
 TEST_CASE("a joiner says hello and is not a member before its view") {
   Member member({me, "default", Role::worker, {}, {}}, now);
-  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::not_admitted);
+  CHECK(member.post(now, call(0, floats(1))).status().code() == Code::not_admitted);
   CHECK(member.request_update(now, never).code() == Code::not_admitted);
   member.coordinator_connected(now);
   const auto sent = take<SendToCoordinator>(member);
@@ -93,14 +36,14 @@ TEST_CASE("a group's name that is too long ends the peer") {
 
 TEST_CASE("an operation commits with Done from all, and its hint is any of theirs") {
   Member member = member_in(view_of({me, other}, {1, 1}));
-  const auto key = member.post(now, 3, floats(8), 1.0, never);
+  const auto key = member.post(now, call(3, floats(8)));
   REQUIRE(key.ok());
   const OpId op{{1, 1}, key.value()};
   CHECK(member.describe(key.value()).find("rank 1 (not seen yet)") != std::string::npos);
-  member.receive_from(now, other, Posted{op, floats(8), std::bit_cast<std::uint64_t>(2.5)});
-  const auto posted = take<PeerPosted>(member);
-  REQUIRE(posted.size() == 1);
-  CHECK(posted[0].weight == 2.5);
+  member.receive_from(now, other, posted(op, floats(8), 2.5));
+  const auto arrived = take<PeerPosted>(member);
+  REQUIRE(arrived.size() == 1);
+  CHECK(arrived[0].weight == 2.5);
   member.whole(now, op);
   CHECK(take<OperationCommitted>(member).empty());
   member.receive_from(now, other, Done{op, true});
@@ -112,19 +55,18 @@ TEST_CASE("an operation commits with Done from all, and its hint is any of their
 
 TEST_CASE("alone in its group, whole is committed") {
   Member member = member_in(view_of({me}, {1, 1}));
-  const auto key = member.post(now, 0, floats(8), 1.0, never);
+  const auto key = member.post(now, call(0, floats(8)));
   member.whole(now, {{1, 1}, key.value()});
   CHECK(take<OperationCommitted>(member).size() == 1);
 }
 
 TEST_CASE("what belongs to another epoch, group or stranger changes nothing") {
   Member member = member_in(view_of({me, other}, {1, 2}));
-  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  const OpKey key = member.post(now, call(0, floats(8))).value();
   member.outbox.clear();
-  const auto weight = std::bit_cast<std::uint64_t>(1.0);
-  member.receive_from(now, other, Posted{{{1, 1}, key}, floats(8), weight});
-  member.receive_from(now, PeerId{9}, Posted{{{1, 2}, key}, floats(8), weight});
-  member.receive_from(now, other, Posted{{{1, 2}, {group_id("x"), 0, 0}}, floats(8), weight});
+  member.receive_from(now, other, posted({{1, 1}, key}, floats(8)));
+  member.receive_from(now, PeerId{9}, posted({{1, 2}, key}, floats(8)));
+  member.receive_from(now, other, posted({{1, 2}, {group_id("x"), 0, 0}}, floats(8)));
   member.receive(now, Freeze{{1, 1}});
   CHECK(member.outbox.empty());
   CHECK(!member.frozen());
@@ -133,9 +75,8 @@ TEST_CASE("what belongs to another epoch, group or stranger changes nothing") {
 TEST_CASE("messages of a later view wait for it, within a bound") {
   Member member = member_in(view_of({me, other}, {1, 1}));
   const OpKey key{group, 0, 0};
-  const auto weight = std::bit_cast<std::uint64_t>(1.0);
   for (std::size_t i = 0; i < held_max + 10; ++i) {
-    member.receive_from(now, other, Posted{{{1, 2}, key}, floats(8), weight});
+    member.receive_from(now, other, posted({{1, 2}, key}, floats(8)));
   }
   CHECK(member.load().held == held_max);
   member.receive(now, view_of({me, other}, {1, 2}, {1, 1}));
@@ -153,12 +94,12 @@ TEST_CASE("a view of another parent is not taken") {
 
 TEST_CASE("frozen, a member says nothing new; the next view starts its operations again") {
   Member member = member_in(view_of({me, other}, {1, 1}));
-  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  const OpKey key = member.post(now, call(0, floats(8))).value();
   member.receive(now, Freeze{{1, 1}});
   CHECK(member.frozen());
   member.outbox.clear();
   member.whole(now, {{1, 1}, key});
-  REQUIRE(member.post(now, 0, floats(8), 1.0, never).ok());
+  REQUIRE(member.post(now, call(0, floats(8))).ok());
   CHECK(member.outbox.empty());
   member.receive(now, view_of({me}, {1, 2}, {1, 1}));
   const auto started = take<StartOperation>(member);
@@ -169,7 +110,7 @@ TEST_CASE("frozen, a member says nothing new; the next view starts its operation
 
 TEST_CASE("a coordinator with another heartbeat limit leaves no alarm behind") {
   Member member = member_in(view_of({me, other}, {1, 1}));
-  const OpKey key = member.post(now, 0, floats(8), 1.0, now + 1s).value();
+  const OpKey key = member.post(now, call(0, floats(8), now + 1s)).value();
   member.tick(now + 2s);
   member.receive(now + 2s, Welcome{{77}, 1, 25'000});
   View view = view_of({me}, {1, 2}, {1, 1});
@@ -183,9 +124,9 @@ TEST_CASE("a coordinator with another heartbeat limit leaves no alarm behind") {
 
 TEST_CASE("a mismatch names both ranks, the lower first") {
   Member member = member_in(view_of({other, me}, {1, 1}));
-  const OpKey key = member.post(now, 0, floats(8), 1.0, never).value();
+  const OpKey key = member.post(now, call(0, floats(8))).value();
   member.outbox.clear();
-  member.receive_from(now, other, Posted{{{1, 1}, key}, floats(9), 0});
+  member.receive_from(now, other, posted({{1, 1}, key}, floats(9)));
   const auto sent = take<SendToCoordinator>(member);
   REQUIRE(sent.size() == 1);
   const Status& status = std::get<Refuse>(sent[0].message).status;
@@ -208,10 +149,9 @@ TEST_CASE("a weight that no caller can give is refused, and the sentence says wh
   for (const auto& [descriptor, weight, allowed] : cases) {
     CAPTURE(weight);
     Member member = member_in(view_of({me, other}, {1, 1}));
-    const OpKey key = member.post(now, 0, descriptor, 1.0, never).value();
+    const OpKey key = member.post(now, call(0, descriptor)).value();
     member.outbox.clear();
-    const auto bits = std::bit_cast<std::uint64_t>(weight);
-    member.receive_from(now, other, Posted{{{1, 1}, key}, descriptor, bits});
+    member.receive_from(now, other, posted({{1, 1}, key}, descriptor, weight));
     const auto effects = std::exchange(member.outbox, {});
     REQUIRE(effects.size() == 1);
     CHECK(std::holds_alternative<PeerPosted>(effects[0]) == allowed);
@@ -226,26 +166,26 @@ TEST_CASE("a weight that no caller can give is refused, and the sentence says wh
 TEST_CASE("limits of a member are errors with a sentence") {
   Member member = member_in(view_of({me, other}, {1, 1}));
   for (std::size_t i = 0; i < operations_open_max; ++i) {
-    REQUIRE(member.post(now, 0, floats(1), 1.0, never).ok());
+    REQUIRE(member.post(now, call(0, floats(1))).ok());
   }
-  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::limit_exceeded);
+  CHECK(member.post(now, call(0, floats(1))).status().code() == Code::limit_exceeded);
   Descriptor many;
   many.parts.resize(parts_max + 1);
   Member fresh = member_in(view_of({me}, {1, 1}));
-  CHECK(fresh.post(now, 0, many, 1.0, never).status().code() == Code::limit_exceeded);
+  CHECK(fresh.post(now, call(0, many)).status().code() == Code::limit_exceeded);
   for (std::uint32_t tag = 0; tag < tags_max; ++tag) {
-    const auto key = fresh.post(now, tag, floats(1), 1.0, never);
+    const auto key = fresh.post(now, call(tag, floats(1)));
     REQUIRE(key.ok());
     fresh.whole(now, {{1, 1}, key.value()});
   }
   fresh.outbox.clear();
-  CHECK(fresh.post(now, tags_max, floats(1), 1.0, never).status().code() == Code::limit_exceeded);
+  CHECK(fresh.post(now, call(tags_max, floats(1))).status().code() == Code::limit_exceeded);
 }
 
 TEST_CASE("a peer cannot make a member remember without bound") {
   Member member = member_in(view_of({me, other}, {1, 1}));
   for (std::uint32_t seq = 0; seq < 4 * operations_open_max; ++seq) {
-    member.receive_from(now, other, Posted{{{1, 1}, {group, 0, seq}}, floats(8), 0});
+    member.receive_from(now, other, posted({{1, 1}, {group, 0, seq}}, floats(8)));
   }
   CHECK(member.load().known == 2 * operations_open_max);
 }
@@ -253,7 +193,7 @@ TEST_CASE("a peer cannot make a member remember without bound") {
 TEST_CASE("calls after an eviction say that, not that the peer has left") {
   Member member = member_in(view_of({me, other}, {1, 1}));
   member.receive(now, Evicted{{1, 2}, Status(Code::evicted, "silent for 4 s")});
-  CHECK(member.post(now, 0, floats(1), 1.0, never).status().code() == Code::evicted);
+  CHECK(member.post(now, call(0, floats(1))).status().code() == Code::evicted);
   CHECK(member.request_update(now, never).code() == Code::evicted);
 }
 
@@ -350,7 +290,7 @@ TEST_CASE("a joiner that comes back by another route stays one, with its new add
   coordinator.receive(now, other, Hello{version, {}, joiner_at("10.0.0.3:5")});
   CHECK(*said_to<Prepare>(coordinator, other).back().view.find(other) == joiner_at("10.0.0.3:5"));
 
-  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}, {}});
   coordinator.receive(now, me, Prepared{prepared.epoch, {}});
   coordinator.receive(now, other, Prepared{prepared.epoch, {}});
   REQUIRE(coordinator.view().find(other) != nullptr);
@@ -380,7 +320,7 @@ Coordinator coordinator_of_two() {
   coordinator.receive(now, other, Hello{version, {}, info(other)});
   coordinator.receive(now, me, Update{coordinator.view().epoch});
   const Epoch candidate = said_to<Prepare>(coordinator, other).back().view.epoch;
-  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}, {}});
   coordinator.receive(now, me, Prepared{candidate, {}});
   coordinator.receive(now, other, Prepared{candidate, {}});
   REQUIRE(coordinator.view().members.size() == 2);
@@ -393,7 +333,7 @@ TEST_CASE("each decision has its sentence") {
   coordinator.disconnected(now, other);
   CHECK(take<Probe>(coordinator).size() == 1);
   coordinator.probed(now, other, ProbeResult::refused);
-  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}});
+  coordinator.receive(now, me, Report{coordinator.view().epoch, {}, {}, {}, {}});
   CHECK(coordinator.view().reason == "peer 0000000000000002 (rank 1) died: connection refused");
 }
 
@@ -411,6 +351,36 @@ TEST_CASE("who may be going down is asked again, whatever became of the probe") 
   }
 }
 
+TEST_CASE("members hear the decisions of their own subgroups, also from a restarted coordinator") {
+  const std::vector<PeerId> peers = {me, other, {3}};
+  CoordinatorState state{{77}, 1, view_of(peers, {1, 1})};
+  Coordinator coordinator({{77}, {}}, state, now);
+  const GroupId pair = subgroup_id(group, std::vector<PeerId>{other, me}, "");
+  const auto register_all = [&](Coordinator& one, const View& known) {
+    for (PeerId peer : peers) one.receive(now, peer, Register{version, peer, known});
+  };
+  register_all(coordinator, state.view);
+  const Status late(Code::timeout, "late");
+  Report report{{1, 1}, {}, {}, {}, {{pair, {1, 0}}}};
+  report.operations = {{{pair, 0, 0}, OperationState::posted, false, OnLoss::retry, {}, late}};
+  coordinator.receive(now, me, report);
+  for (PeerId peer : {other, PeerId{3}}) {
+    coordinator.receive(now, peer, Report{{1, 1}, {}, {}, {}, {}});
+  }
+  const auto check = [&](const Coordinator& one) {
+    for (PeerId peer : peers) {
+      const View got = said_to<View>(one, peer).at(0);
+      CHECK(got.decisions.size() == (peer == PeerId{3} ? 0 : 1));
+      CHECK(got.subgroups.size() == got.decisions.size());
+    }
+  };
+  check(coordinator);
+  const auto durable = take<Persist>(coordinator).back().state;
+  Coordinator restarted({{77}, {}}, durable, now);
+  register_all(restarted, state.view);
+  check(restarted);
+}
+
 TEST_CASE("whoever claims more than a view can decide is left out, and the others go on") {
   CoordinatorState state{{77}, 1, {}};
   state.view.run = {77};
@@ -423,11 +393,11 @@ TEST_CASE("whoever claims more than a view can decide is left out, and the other
   }
   coordinator.outbox.clear();
   for (const MemberInfo& member : before.members) {
-    Report report{{1, 1}, {}, {}, {}};
+    Report report{{1, 1}, {}, {}, {}, {}};
     const auto own = static_cast<std::uint32_t>(member.peer.value);
     for (std::uint32_t seq = 0; seq < operations_open_max; ++seq) {
       report.operations.push_back(
-          {{group, own, seq}, OperationState::whole, false, OnLoss::retry, {}});
+          {{group, own, seq}, OperationState::whole, false, OnLoss::retry, {}, {}});
     }
     for (std::uint32_t tag = 1; tag <= 40; ++tag) {
       report.next_sequences.push_back({group, tag, operations_open_max});

@@ -23,6 +23,18 @@ TEST_CASE("ranks count within the own group") {
   CHECK(view.group_members(group_id("c")).empty());
 }
 
+TEST_CASE("subgroups travel as places") {
+  View view;
+  view.members = {
+      {{5}, "a", Role::worker, {}}, {{6}, "a", Role::worker, {}}, {{7}, "a", Role::worker, {}}};
+  const GroupId id{std::uint64_t{1} << 32};
+  const auto travelling = view.subgroups_of({{id, {{7}, {9}, {5}}}});
+  CHECK(travelling == std::vector<Subgroup>{{id, {2, 0}}});
+  CHECK(view.peers_of(travelling[0]) == std::vector<PeerId>{{7}, {5}});
+  CHECK(view.peers_of({id, {0, 0}}).empty());
+  CHECK(view.peers_of({id, {3}}).empty());
+}
+
 TEST_CASE("a round ends when every voter has answered") {
   Round<int> round;
   CHECK(!round.complete());
@@ -85,7 +97,13 @@ TEST_CASE("failures are remembered with their reason, and the oldest without") {
   CHECK(failures.take(key(500))->code() == Code::mismatch);
   CHECK(!failures.take(key(500)));
   CHECK(!failures.take({group, 4, 0}));
-  failures.drop_below(3, 2000);
+  CHECK(failures.ends({2}).empty());
+  failures.add({{2}, 3, 7}, {Code::mismatch, "differ"});
+  failures.add({{2}, 4, 7}, {Code::mismatch, "differ"});
+  CHECK(failures.ends(group).size() == 1);
+  failures.drop({2});
+  CHECK(!failures.take({{2}, 3, 7}));
+  failures.drop_below({group, 3, 2000});
   CHECK(failures.ends(group).empty());
   CHECK(failures.reason_count() == 0);
 }

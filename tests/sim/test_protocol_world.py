@@ -10,15 +10,20 @@ from sim.simulator import ROOT, Simulate, marks, sites
 
 # Each is one of the flaws that the model of the protocol has, or one that is easily made.
 MUTANTS = {
+    "amounts-not-compared",
     "certain-waits",
     "commit-after-first-done",
     "commit-by-majority",
+    "decisions-of-subgroups-lost",
     "done-while-frozen",
     "epoch-counter-only",
+    "failure-of-unknown-subgroup",
     "freeze-ignored-by-late-operation",
     "give-up-final",
+    "hint-of-a-subgroup",
     "hint-of-decision",
     "joiner-inside-operation",
+    "late-root-ignored",
     "live-pending",
     "lost-report-when-two-die",
     "own-heartbeat-limit",
@@ -27,6 +32,7 @@ MUTANTS = {
     "sequence-shared-between-tags",
     "stale-coordinator-messages",
     "stale-decision-after-restart",
+    "subgroup-outlives-its-member",
     "update-counts-across-views",
     "wrong-contributor-count",
 }

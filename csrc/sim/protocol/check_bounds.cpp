@@ -15,11 +15,13 @@ class CheckBounds final : public Check {
     const std::size_t members = std::max<std::size_t>(1, peer.member().view().members.size());
     if (load.open > operations_open_max || load.known > 2 * members * operations_open_max ||
         load.held > members_max * held_max || load.committed > committed_kept_max ||
-        load.failures > operations_open_max) {
+        load.failures > operations_open_max || load.subgroups > subgroups_max ||
+        load.numbers > tags_max) {
       world_.fail("S11", peer.name() + " holds more than its limits allow");
     }
     // What this workload can ever have open is far less; more is a leak.
-    const auto most = static_cast<std::size_t>(world_.swarm.tags * world_.swarm.depth + 2);
+    const Swarm& swarm = world_.swarm;
+    const auto most = static_cast<std::size_t>((swarm.tags + swarm.subgroups) * swarm.depth + 2);
     if (world_.faults_on && (load.open > most || load.known > 8 * most)) {
       world_.fail("S11", peer.name() + " remembers operations that are over");
     }

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 
+#include "sim/protocol/workload.hpp"
 #include "sim/protocol/world.hpp"
 
 namespace pyccl::sim {
@@ -18,8 +19,8 @@ class CheckCalls final : public Check {
  public:
   using Check::Check;
 
-  void posted(const PeerNode& peer, OpKey op, const protocol::Descriptor&, Time deadline) override {
-    calls_[peer.id()].operations.emplace(op, deadline);
+  void posted(const PeerNode& peer, OpKey op, const protocol::Call& call) override {
+    calls_[peer.id()].operations.emplace(op, call.deadline);
   }
   void committed(const PeerNode& peer, OpId op, bool) override { end(peer, op.key); }
   void withdrawn(const PeerNode& peer, OpKey op) override { end(peer, op); }
@@ -38,7 +39,7 @@ class CheckCalls final : public Check {
   // A while after everything has healed no call is in vain any more.
   void failed(const PeerNode& peer, OpKey op, const Status& status) override {
     end(peer, op);
-    if (status.code() == Code::timeout && calm_for(calm_after + late_verdict()) &&
+    if (status.code() == Code::timeout && calm_for(calm_after + late_verdict() + lost_step()) &&
         !world_.stopping) {
       world_.fail("liveness", peer.name() + " " + to_string(op) + " timed out: " + status.reason());
     }
@@ -77,6 +78,11 @@ class CheckCalls final : public Check {
     protocol::Timing timing = world_.timing;
     timing.heartbeat_limit = world_.swarm.heartbeat_limit_most();
     return timing.cut_off_limit() - timing.link_limit;
+  }
+
+  // Members of a subgroup that have lost step in its numbers wait in vain while they use it.
+  Duration lost_step() const {
+    return world_.swarm.subgroups > 0 ? subgroup_window * world_.swarm.deadline : Duration(0);
   }
 
   bool calm_for(Duration time) const {

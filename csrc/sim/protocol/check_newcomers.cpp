@@ -14,7 +14,7 @@ class CheckNewcomers final : public Check {
   using Check::Check;
 
   void started(const PeerNode& peer, OpId op, std::uint32_t) override {
-    const auto group = peer.member().view().group_members(op.key.group);
+    const auto group = peer.member().participants(op.key);
     const auto [first, fresh] = first_.try_emplace({peer.id(), op.key}, op.epoch, group);
     if (fresh) return;
     const auto& [epoch, members] = first->second;

@@ -3,6 +3,7 @@
 // its name. Among survivors it ends in one way, with one hint (rule R11) and one reason.
 //
 // A peer is a survivor of what it did in a view once it installs the next, or lives at the end.
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -14,7 +15,8 @@ namespace pyccl::sim {
 namespace {
 
 // Numbers begin anew when a group has died out, so an operation is named with the view in which
-// its group began.
+// its group began; one of a subgroup with the first view of those that have all its members. (It
+// may begin anew with a peer that did not hear that it was admitted and comes again.)
 struct Name {
   Epoch generation;
   OpKey op;
@@ -46,13 +48,26 @@ class CheckOutcomes final : public Check {
       generations_.try_emplace({view.epoch, group},
                                before == generations_.end() ? view.epoch : before->second);
     }
+    views_.try_emplace(view.epoch, view);
+  }
+
+  void posted(const PeerNode& peer, OpKey op, const protocol::Call& call) override {
+    if (call.members.empty()) return;
+    Epoch first = peer.member().view().epoch;
+    for (auto at = views_.find(first); at != views_.end(); at = views_.find(at->second.parent)) {
+      const bool all = std::ranges::all_of(
+          call.members, [&](PeerId one) { return at->second.find(one) != nullptr; });
+      if (!all) break;
+      first = at->first;
+    }
+    subgroup_generations_[{peer.id(), op}] = first;
   }
 
   void installed(const PeerNode& peer, const protocol::View&) override { confirm(peer); }
 
   void committed(const PeerNode& peer, OpId op, bool hint) override {
     check_result(peer, op);
-    const Name name{generation(peer), op.key};
+    const Name name{generation(peer, op.key), op.key};
     // Even who will not survive must not hold another result than the others.
     const auto [known, first] = committed_in_.try_emplace(name, op.epoch);
     if (!first && known->second != op.epoch) {
@@ -64,7 +79,7 @@ class CheckOutcomes final : public Check {
 
   void failed(const PeerNode& peer, OpKey op, const Status& status) override {
     if (status.code() == Code::closed) return;  // it leaves; the others don't
-    provisional_[peer.id()].emplace_back(Name{generation(peer), op},
+    provisional_[peer.id()].emplace_back(Name{generation(peer, op), op},
                                          Ending{false, {}, false, status});
   }
 
@@ -75,14 +90,15 @@ class CheckOutcomes final : public Check {
   void died(const PeerNode& peer) override { provisional_.erase(peer.id()); }
 
  private:
-  Epoch generation(const PeerNode& peer) const {
+  Epoch generation(const PeerNode& peer, OpKey op) const {
+    if (is_subgroup(op.group)) return subgroup_generations_.at({peer.id(), op});
     const auto found = generations_.find({peer.member().view().epoch, group_id(peer.group())});
     return found == generations_.end() ? Epoch{} : found->second;
   }
 
   void check_result(const PeerNode& peer, OpId op) {
     const Exchange* exchange = peer.exchange(op.key);
-    const auto group = peer.member().view().group_members(op.key.group);
+    const auto group = peer.member().participants(op.key);
     const auto bad = [&](const std::string& what) {
       world_.fail("S3", peer.name() + " commits " + to_string(op) + " " + what);
     };
@@ -115,6 +131,8 @@ class CheckOutcomes final : public Check {
   }
 
   std::map<std::pair<Epoch, GroupId>, Epoch> generations_;
+  std::map<Epoch, protocol::View> views_;
+  std::map<std::pair<PeerId, OpKey>, Epoch> subgroup_generations_;
   std::map<Name, Epoch> committed_in_;
   std::map<PeerId, std::vector<std::pair<Name, Ending>>> provisional_;
   std::map<Name, std::pair<Ending, std::string>> endings_;

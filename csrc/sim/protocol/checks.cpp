@@ -11,6 +11,7 @@ Checks::Checks(World& world) : Check(world) {
   families_.push_back(check_lines(world));
   families_.push_back(check_calls(world));
   families_.push_back(check_bounds(world));
+  families_.push_back(check_subgroups(world));
 }
 
 void Checks::persisted(const protocol::CoordinatorState& state) { tell(&Check::persisted, state); }
@@ -25,9 +26,11 @@ void Checks::heard_coordinator(const PeerNode& peer, std::uint64_t line,
 void Checks::installed(const PeerNode& peer, const protocol::View& view) {
   tell(&Check::installed, peer, view);
 }
-void Checks::posted(const PeerNode& peer, OpKey op, const protocol::Descriptor& descriptor,
-                    Time deadline) {
-  tell(&Check::posted, peer, op, descriptor, deadline);
+void Checks::posted(const PeerNode& peer, OpKey op, const protocol::Call& call) {
+  tell(&Check::posted, peer, op, call);
+}
+void Checks::refused(const PeerNode& peer, const protocol::Call& call, const Status& status) {
+  tell(&Check::refused, peer, call, status);
 }
 void Checks::started(const PeerNode& peer, OpId op, std::uint32_t attempt) {
   tell(&Check::started, peer, op, attempt);

@@ -24,7 +24,9 @@ class Check {
   // The number is that of the connection; it rises with each that the peer dials.
   virtual void heard_coordinator(const PeerNode&, std::uint64_t, const protocol::Message&) {}
   virtual void installed(const PeerNode&, const protocol::View&) {}
-  virtual void posted(const PeerNode&, OpKey, const protocol::Descriptor&, Time) {}
+  virtual void posted(const PeerNode&, OpKey, const protocol::Call&) {}
+  // What the peer may not post, and what it was told.
+  virtual void refused(const PeerNode&, const protocol::Call&, const Status&) {}
   virtual void started(const PeerNode&, OpId, std::uint32_t) {}
   virtual void committed(const PeerNode&, OpId, bool) {}
   virtual void failed(const PeerNode&, OpKey, const Status&) {}
@@ -52,7 +54,8 @@ class Checks final : public Check {
   void coordinator_sends(const CoordinatorNode&, PeerId, const protocol::Message&) override;
   void heard_coordinator(const PeerNode&, std::uint64_t, const protocol::Message&) override;
   void installed(const PeerNode&, const protocol::View&) override;
-  void posted(const PeerNode&, OpKey, const protocol::Descriptor&, Time) override;
+  void posted(const PeerNode&, OpKey, const protocol::Call&) override;
+  void refused(const PeerNode&, const protocol::Call&, const Status&) override;
   void started(const PeerNode&, OpId, std::uint32_t) override;
   void committed(const PeerNode&, OpId, bool) override;
   void failed(const PeerNode&, OpKey, const Status&) override;
@@ -83,5 +86,6 @@ std::unique_ptr<Check> check_eviction(World&);
 std::unique_ptr<Check> check_lines(World&);
 std::unique_ptr<Check> check_calls(World&);
 std::unique_ptr<Check> check_bounds(World&);
+std::unique_ptr<Check> check_subgroups(World&);
 
 }  // namespace pyccl::sim

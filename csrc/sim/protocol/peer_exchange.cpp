@@ -15,7 +15,7 @@ const Exchange* PeerNode::exchange(OpKey op) const {
 void PeerNode::begin(const StartOperation& start) {
   world_.checks.started(*this, start.op, start.attempt);
   Exchange& exchange = exchanges_[start.op.key];
-  exchange = {start.op, member_.view().group_members(start.op.key.group), {}, {}, {}, false};
+  exchange = {start.op, member_.participants(start.op.key), {}, {}, {}, false};
   look_if_whole(exchange);
 }
 

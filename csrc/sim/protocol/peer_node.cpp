@@ -73,16 +73,18 @@ void PeerNode::after(Duration delay, std::function<void()> action) {
   world_.clock.after(delay, guarded([action = std::move(action)](PeerNode&) { action(); }));
 }
 
-std::optional<OpKey> PeerNode::post(std::uint32_t tag, const Descriptor& descriptor,
-                                    Duration deadline) {
-  const Time end = world_.clock.now() + deadline;
-  const double weight = world_.weight_of(id_, tag);
-  const auto result = member_.post(world_.clock.now(), tag, descriptor, weight, end);
-  if (!result.ok()) return std::nullopt;
-  world_.say(name_, " posts ", to_string(result.value()), " ", to_string(descriptor));
-  world_.checks.posted(*this, result.value(), descriptor, end);
+Result<OpKey> PeerNode::post(Call call, Duration deadline) {
+  call.deadline = world_.clock.now() + deadline;
+  call.weight = world_.weight_of(id_, call.tag);
+  const auto result = member_.post(world_.clock.now(), call);
+  if (!result.ok()) {
+    world_.checks.refused(*this, call, result.status());
+    return result;
+  }
+  world_.say(name_, " posts ", to_string(result.value()), " ", to_string(call.descriptor));
+  world_.checks.posted(*this, result.value(), call);
   drain();
-  return result.value();
+  return result;
 }
 
 void PeerNode::cancel(OpKey op) {

@@ -77,8 +77,7 @@ class PeerNode : public std::enable_shared_from_this<PeerNode> {
   std::string departure;   // how it ended: "left", or the name of an error code
 
   // The API, as the caller sees it.
-  std::optional<OpKey> post(std::uint32_t tag, const protocol::Descriptor& descriptor,
-                            Duration deadline);
+  Result<OpKey> post(protocol::Call call, Duration deadline);
   void cancel(OpKey op);
   bool update(Duration deadline);
   void cancel_update();

@@ -9,8 +9,9 @@
 //   cut P Q                             all connections between the two break
 //   move P                              its host gets another address, and only P notices that
 //   part P Q | join P Q                 nothing gets through between them any more, or does again
-//   post TAG P... [deadline S] [count N] [raise]
-//   cancel TAG#SEQ P | cancel update P...
+//   post TAG P... [deadline S] [count N] [raise] [of Q,R] [root Q] [gives A,B takes C,D]
+//        [refused CODE]                 of: a subgroup; gives, takes: to and from each rank
+//   cancel OP P | cancel update P...    OP is TAG#SEQ, or TAG#SEQ/Q,R of a subgroup
 //   update P... [deadline S] | leave P... [deadline S]
 //   hold KIND [from P] [to P]           messages of this kind (or data, receipt) are held back
 //   release [KIND...]                   these kinds, or all, are held back no more
@@ -20,6 +21,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <sstream>
 #include <utility>
 
 namespace pyccl::sim {
@@ -35,6 +37,13 @@ std::string taken(Words& words, const std::string& name, const std::string& fall
   const std::string value = *std::next(found);
   words.erase(found, found + 2);
   return value;
+}
+
+std::vector<std::uint64_t> numbers_named(const std::string& text) {
+  std::vector<std::uint64_t> numbers;
+  std::istringstream list(text);
+  for (std::string one; std::getline(list, one, ',');) numbers.push_back(std::stoull(one));
+  return numbers;
 }
 
 std::string kind_of(const Payload& payload) {
@@ -59,17 +68,17 @@ Duration seconds_named(const std::string& text) {
 }
 
 void ScriptCaller::committed(OpKey op, bool hint) {
-  End& end = ends[{op.tag, op.seq}];
+  End& end = ends[op];
   end = {"committed", "", hint, {}};
   for (PeerId peer : peer_.exchange(op)->members) {
     end.contributors.push_back(world_.short_name(peer));
   }
 }
 
-void ScriptCaller::withdrawn(OpKey op) { ends[{op.tag, op.seq}] = {"withdrawn", "", false, {}}; }
+void ScriptCaller::withdrawn(OpKey op) { ends[op] = {"withdrawn", "", false, {}}; }
 
 void ScriptCaller::failed(OpKey op, const Status& status) {
-  ends[{op.tag, op.seq}] = {name_of(status.code()), status.reason(), false, {}};
+  ends[op] = {name_of(status.code()), status.reason(), false, {}};
 }
 
 void ScriptCaller::update_finished(const Status& status) {
@@ -232,11 +241,9 @@ std::string Script::call(const Words& given) {
     if (words[0] == "cancel" && words[1] == "update") {
       peer->cancel_update();
     } else if (words[0] == "cancel") {
-      const auto hash = words[1].find('#');
-      if (hash == std::string::npos) return "cancel wants TAG#SEQ";
-      peer->cancel({group_id(peer->group()),
-                    static_cast<std::uint32_t>(std::atoi(words[1].c_str())),
-                    static_cast<std::uint32_t>(std::atoi(words[1].c_str() + hash + 1))});
+      const auto op = operation_named(words[1], *peer);
+      if (!op) return "cancel wants TAG#SEQ";
+      peer->cancel(*op);
     }
   }
   return "";
@@ -245,17 +252,54 @@ std::string Script::call(const Words& given) {
 std::string Script::post(const Words& given) {
   Words words = given;
   const Duration deadline = seconds_named(taken(words, "deadline", "30"));
-  protocol::Descriptor descriptor;
+  protocol::Call call;
   const int count = std::atoi(taken(words, "count", "1000").c_str());
-  descriptor.parts = {{PYCCL_F32, static_cast<std::uint64_t>(count)}};
-  if (std::erase(words, "raise") > 0) descriptor.on_loss = protocol::OnLoss::raise;
-  const auto tag = static_cast<std::uint32_t>(std::atoi(words[1].c_str()));
+  call.descriptor.parts = {{PYCCL_F32, static_cast<std::uint64_t>(count)}};
+  if (std::erase(words, "raise") > 0) call.descriptor.on_loss = protocol::OnLoss::raise;
+  call.members = peers_named(taken(words, "of", ""));
+  call.gives = numbers_named(taken(words, "gives", ""));
+  call.takes = numbers_named(taken(words, "takes", ""));
+  call.descriptor.uneven = !call.gives.empty();
+  const std::string root = taken(words, "root", "");
+  const std::string refused = taken(words, "refused", "");
+  call.tag = static_cast<std::uint32_t>(std::atoi(words[1].c_str()));
   for (std::size_t i = 2; i < words.size(); ++i) {
     const auto peer = world_.peer_at(machine_named(words[i]));
     if (!peer) return "no peer " + words[i];
-    if (!peer->post(tag, descriptor, deadline)) return words[i] + " may not post";
+    const GroupId group = group_id(peer->group());
+    if (!call.members.empty()) call.group = subgroup_id(group, call.members, "");
+    if (!root.empty()) {
+      call.descriptor.root_peer = peers_named(root).front();
+      call.descriptor.root = 0;  // ranks do not matter to any script
+    }
+    const auto op = peer->post(call, deadline);
+    const std::string how = op.ok() ? "" : name_of(op.status().code());
+    if (how != refused) return words[i] + (op.ok() ? " may post" : ": " + op.status().reason());
   }
   return "";
+}
+
+// "p1,p2", also of those that are no more.
+std::vector<PeerId> Script::peers_named(const std::string& text) const {
+  std::vector<PeerId> peers;
+  std::istringstream list(text);
+  for (std::string name; std::getline(list, name, ',');) {
+    if (const auto found = named_.find(name); found != named_.end()) {
+      peers.push_back(found->second->id());
+    }
+  }
+  return peers;
+}
+
+std::optional<OpKey> Script::operation_named(const std::string& text, const PeerNode& peer) const {
+  const auto hash = text.find('#');
+  if (hash == std::string::npos) return std::nullopt;
+  GroupId group = group_id(peer.group());
+  if (const auto slash = text.find('/'); slash != std::string::npos) {
+    group = subgroup_id(group, peers_named(text.substr(slash + 1)), "");
+  }
+  return OpKey{group, static_cast<std::uint32_t>(std::atoi(text.c_str())),
+               static_cast<std::uint32_t>(std::atoi(text.c_str() + hash + 1))};
 }
 
 std::string Script::hold(const Words& given) {

@@ -30,7 +30,7 @@ class ScriptCaller final : public Caller {
     bool hint = false;
     Words contributors;
   };
-  std::map<std::pair<std::uint32_t, std::uint32_t>, End> ends;
+  std::map<OpKey, End> ends;
   std::string update;  // "ok" or the name of an error code; empty: none has ended
   std::string update_reason;
 
@@ -60,6 +60,8 @@ class Script {
   std::string gather(int count);
   std::string file(const Words& words);
   std::string repeat(const Words& words);
+  std::vector<PeerId> peers_named(const std::string& text) const;
+  std::optional<OpKey> operation_named(const std::string& text, const PeerNode& peer) const;
   std::shared_ptr<PeerNode> spawn(MachineId machine, const std::string& group);
   bool held(MachineId from, MachineId to, const Payload& payload) const;
 

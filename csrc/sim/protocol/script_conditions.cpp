@@ -1,11 +1,13 @@
 // The conditions of scenarios:
 //
-//   [not] committed T#S at P...         also: withdrawn, timeout, mismatch, peer_lost, cancelled,
+// OP is an operation, TAG#SEQ; TAG#SEQ/Q,R of the subgroup of Q and R.
+//
+//   [not] committed OP at P...          also: withdrawn, timeout, mismatch, peer_lost, cancelled,
 //                                       closed (as an operation failed), open (it has not ended)
-//   hint T#S at P...                    the caller saw that joiners wait
-//   whole T#S at P...                   all data is there and nothing is owed
-//   says T#S WORD... at P...            the error's text has these words somewhere
-//   contributors Q... of T#S at P...    the committed result is of these
+//   hint OP at P...                     the caller saw that joiners wait
+//   whole OP at P...                    all data is there and nothing is owed
+//   says OP WORD... at P...             the error's text has these words somewhere
+//   contributors Q... of OP at P...     the committed result is of these
 //   members Q... at P...                its view has these members, in this order
 //   kind boundary|loss|decision at P... of its view
 //   frozen at P... | pending at P... (joiners wait, as far as it knows) | waiting at P... (joiner)
@@ -20,13 +22,6 @@
 
 namespace pyccl::sim {
 namespace {
-
-std::optional<std::pair<std::uint32_t, std::uint32_t>> operation_named(const std::string& text) {
-  const auto hash = text.find('#');
-  if (hash == std::string::npos) return std::nullopt;
-  return std::pair(static_cast<std::uint32_t>(std::atoi(text.c_str())),
-                   static_cast<std::uint32_t>(std::atoi(text.c_str() + hash + 1)));
-}
 
 const std::set<std::string> operation_ends = {"committed", "withdrawn", "timeout", "mismatch",
                                               "peer_lost", "cancelled", "closed",  "open",
@@ -73,14 +68,13 @@ bool Script::holds_at(const Words& condition, const std::string& name) {
 bool Script::operation_holds(const Words& condition, const ScriptCaller& caller,
                              const PeerNode* peer) {
   const bool last = condition[0] == "contributors";
-  const auto op = operation_named(last ? condition.back() : condition.at(1));
+  const auto op = operation_named(last ? condition.back() : condition.at(1), *peer);
   if (!op) {
     problem_ = "an operation is TAG#SEQ";
     return false;
   }
-  const OpKey key{group_id(peer->group()), op->first, op->second};
   if (condition[0] == "whole") {
-    const Exchange* exchange = peer->exchange(key);
+    const Exchange* exchange = peer->exchange(*op);
     return exchange != nullptr && exchange->whole;
   }
   const auto end = caller.ends.find(*op);

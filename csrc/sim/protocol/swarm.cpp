@@ -64,6 +64,14 @@ Swarm draw_swarm(Prng& prng) {
   rates.arrival = rate(prng, 1'000, 8'000);
   swarm.update_cancel_percent = share(prng, 40);
   if (prng.chance(1, 4)) swarm.decisions_bytes = prng.below(3 * protocol::refusal_bytes);
+  swarm.subgroups = static_cast<int>(prng.chance(1, 2) ? prng.between(1, 3) : 0);
+  // With so little room a view decides one operation; those of subgroups would take too many views.
+  if (swarm.decisions_bytes < 3 * protocol::refusal_bytes) {
+    swarm.decisions_bytes +=
+        static_cast<std::size_t>(swarm.subgroups * swarm.depth) * protocol::refusal_bytes;
+  }
+  swarm.rooted = prng.chance(1, 3);
+  swarm.uneven = prng.chance(1, 3);
   return swarm;
 }
 

@@ -32,9 +32,12 @@ struct Swarm {
   int first_peers = 3;
   int groups = 1;
   int tags = 1;
-  int depth = 1;   // operations of a tag that a user has in flight at once
-  int lanes = 1;   // connections of a channel
-  int pieces = 1;  // of a contribution
+  int depth = 1;      // operations of a tag that a user has in flight at once
+  int lanes = 1;      // connections of a channel
+  int pieces = 1;     // of a contribution
+  int subgroups = 0;  // of whose operations some come with each number of the first tag
+  bool rooted = false;
+  bool uneven = false;
   bool side_thread = false;
   bool check_codec = false;
   std::uint64_t update_every = 0;  // steps; besides the hint

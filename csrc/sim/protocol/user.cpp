@@ -1,8 +1,11 @@
-// One step: post a batch in any order of tags, wait for all of it, update() if joiners wait, think.
+// One step: post a batch in any order of tags, and with each operation of the first tag those of
+// subgroups; wait for all of it, update() if joiners wait, think.
 #include "sim/protocol/user.hpp"
 
+#include <algorithm>
 #include <vector>
 
+#include "base/mark.hpp"
 #include "sim/protocol/world.hpp"
 
 namespace pyccl::sim {
@@ -12,7 +15,12 @@ constexpr std::uint32_t side_tag = 100;
 
 }  // namespace
 
-void User::installed(const protocol::View&) {
+void User::installed(const protocol::View& view) {
+  if (last_of_subgroup_ && std::ranges::any_of(last_of_subgroup_->members, [&](PeerId peer) {
+        return view.find(peer) == nullptr;
+      })) {
+    peer_.after(Duration(0), [this] { use_ended_subgroup(); });
+  }
   if (begun_) return;
   begun_ = true;
   think();
@@ -56,46 +64,86 @@ void User::step() {
 }
 
 void User::post(std::uint32_t tag) {
-  const bool wild = world_.faults_on;
-  Duration deadline = world_.swarm.deadline;
-  if (wild && world_.users.chance(world_.swarm.short_deadline_percent, 100)) {
-    deadline = std::chrono::milliseconds(world_.users.between(1, 800));
-  }
-  protocol::Descriptor descriptor = descriptor_of(tag);
-  if (wild && world_.users.chance(world_.swarm.mismatch_permille, 1000)) {
-    descriptor.parts.front().count += 1;
-  }
+  protocol::Call call = group_call(calling(), tag);
+  spoil(call);
   ++open_;
-  const auto op = peer_.post(tag, descriptor, deadline);
+  const auto op = post(std::move(call));
   if (!op) {
     --open_;
     return;
   }
-  if (tag == 0) next_seq_ = op->seq + 1;
-  if (wild && world_.users.chance(world_.swarm.cancel_permille, 1000)) {
-    const auto delay = std::chrono::milliseconds(world_.users.below(400));
-    peer_.after(delay, [this, op] { peer_.cancel(*op); });
+  if (tag != 0) return;
+  next_seq_ = op->seq + 1;
+  if (next_seq_ > subgroups_behind_) post_of_subgroups(op->seq);
+}
+
+void User::post_of_subgroups(std::uint32_t seq) {
+  subgroups_behind_ = seq + 1;
+  for (protocol::Call& call : subgroup_calls(calling(), seq)) {
+    if (!peer_.alive()) return;
+    spoil(call);
+    last_of_subgroup_ = call;
+    ++open_;
+    if (!post(std::move(call))) --open_;
   }
+}
+
+// By a deadline that may be too short, and given up later at times.
+std::optional<OpKey> User::post(protocol::Call call) {
+  Duration deadline = world_.swarm.deadline;
+  if (world_.faults_on && world_.users.chance(world_.swarm.short_deadline_percent, 100)) {
+    deadline = std::chrono::milliseconds(world_.users.between(1, 800));
+  }
+  const auto op = peer_.post(call, deadline);
+  if (!op.ok()) return std::nullopt;
+  if (is_subgroup(op.value().group)) of_subgroups_[op.value()] = std::move(call);
+  if (world_.faults_on && world_.users.chance(world_.swarm.cancel_permille, 1000)) {
+    const auto delay = std::chrono::milliseconds(world_.users.below(400));
+    peer_.after(delay, [this, op] { peer_.cancel(op.value()); });
+  }
+  return op.value();
+}
+
+// Now and then a user calls something else than the others.
+void User::spoil(protocol::Call& call) {
+  if (!world_.faults_on) return;
+  if (!world_.users.chance(world_.swarm.mismatch_permille, 1000)) return;
+  if (call.gives.empty()) {
+    call.descriptor.parts.front().count += 1;
+    return;
+  }
+  const auto& ranks =
+      call.members.empty() ? peer_.member().participants({group_id(peer_.group())}) : call.members;
+  const std::size_t rank = world_.users.below(ranks.size());
+  if (ranks[rank] != peer_.id()) call.gives[rank] += 1;
+}
+
+// Nothing comes of it but an error (check_subgroups.cpp).
+void User::use_ended_subgroup() {
+  if (!last_of_subgroup_) return;
+  PYCCL_MARK("a subgroup is used after its end");
+  static_cast<void>(peer_.post(*last_of_subgroup_, world_.swarm.deadline));
+  last_of_subgroup_.reset();
 }
 
 // Another thread of the same program, which knows nothing of update().
 void User::post_side() {
   if (idle_ || next_seq_ >= stop_) return;
   ++side_open_;
-  if (!peer_.post(side_tag, descriptor_of(side_tag), world_.swarm.deadline)) --side_open_;
+  const protocol::Call call = group_call(calling(), side_tag);
+  if (!peer_.post(call, world_.swarm.deadline).ok()) --side_open_;
 }
 
-protocol::Descriptor User::descriptor_of(std::uint32_t tag) const {
-  protocol::Descriptor descriptor;
-  descriptor.parts = {{PYCCL_F32, 1000 + tag}};
-  const bool raise = world_.swarm.raise_percent > (tag % 2 == 1 ? 0 : 40);
-  if (raise) descriptor.on_loss = protocol::OnLoss::raise;
-  return descriptor;
-}
+Calling User::calling() const { return {world_.swarm, peer_.member(), group_id(peer_.group())}; }
 
+// What of a subgroup is said of joiners the others do not hear.
 void User::committed(OpKey op, bool hint) {
   ++commits;
-  if (op.tag != side_tag) hint_ = hint_ || hint;
+  if (is_subgroup(op.group)) {
+    PYCCL_MARK("an operation of a subgroup is committed");
+  } else if (op.tag != side_tag) {
+    hint_ = hint_ || hint;
+  }
   over(op);
 }
 
@@ -104,11 +152,19 @@ void User::failed(OpKey op, const Status&) { over(op); }
 // Its number is free again, and the others will still use it.
 void User::withdrawn(OpKey op) {
   if (op.tag == side_tag) return over(op);
-  const std::uint32_t tag = op.tag;
-  peer_.after(std::chrono::milliseconds(5), [this, tag] {
+  peer_.after(std::chrono::milliseconds(5), [this, op] {
     --open_;
-    post(tag);
-    if (open_ == 0 && !posting_) batch_over();
+    posting_ = true;
+    if (!is_subgroup(op.group)) {
+      post(op.tag);
+    } else {
+      PYCCL_MARK("an operation of a subgroup is called again");
+      protocol::Call call = std::move(of_subgroups_.extract(op).mapped());
+      ++open_;
+      if (!post(std::move(call))) --open_;
+    }
+    posting_ = false;
+    if (open_ == 0) batch_over();
   });
 }
 
@@ -118,6 +174,7 @@ void User::over(OpKey op) {
     const auto pause = world_.swarm.think * 5 + std::chrono::seconds(1);
     return peer_.after(pause, [this] { post_side(); });
   }
+  of_subgroups_.erase(op);
   if (--open_ == 0 && !posting_) batch_over();
 }
 

@@ -1,10 +1,12 @@
-// What a user's training loop does with a peer: batches of operations over some tags, update() when
-// joiners wait, sometimes late, impatient, wrong or gone.
+// What a user's training loop does with a peer: batches of operations over some tags and subgroups,
+// update() when joiners wait, sometimes late, impatient, wrong or gone.
 #pragma once
 
+#include <map>
 #include <optional>
 
 #include "sim/protocol/peer_node.hpp"
+#include "sim/protocol/workload.hpp"
 
 namespace pyccl::sim {
 
@@ -31,11 +33,15 @@ class User final : public Caller {
   void think();
   void step();
   void post(std::uint32_t tag);
+  std::optional<OpKey> post(protocol::Call call);
+  void post_of_subgroups(std::uint32_t seq);
+  void spoil(protocol::Call& call);
+  void use_ended_subgroup();
   void post_side();
   void over(OpKey op);
   void batch_over();
   bool update();
-  protocol::Descriptor descriptor_of(std::uint32_t tag) const;
+  Calling calling() const;
 
   World& world_;
   PeerNode& peer_;
@@ -48,6 +54,9 @@ class User final : public Caller {
   int updates_ = 0;    // begun and ended: odd while one waits
   std::uint32_t next_seq_ = 0;
   std::uint32_t stop_ = 0xffffffff;
+  std::uint32_t subgroups_behind_ = 0;            // numbers below have had their subgroups
+  std::map<OpKey, protocol::Call> of_subgroups_;  // open
+  std::optional<protocol::Call> last_of_subgroup_;
 };
 
 }  // namespace pyccl::sim

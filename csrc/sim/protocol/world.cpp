@@ -21,6 +21,7 @@ std::uint64_t mixed(std::uint64_t seed, std::uint64_t stream) {
 std::string name_of(Code code) {
   switch (code) {
     case Code::ok: return "ok";
+    case Code::invalid_argument: return "invalid_argument";
     case Code::mismatch: return "mismatch";
     case Code::peer_lost: return "peer_lost";
     case Code::timeout: return "timeout";
