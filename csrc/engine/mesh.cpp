@@ -23,7 +23,12 @@ constexpr std::ptrdiff_t accepted_max = 512;  // half the descriptors that a pro
 
 Mesh::Mesh(const MeshOptions& options, transport::Network& network, const Clock& clock,
            MeshHost& host)
-    : options_(options), network_(network), clock_(clock), host_(host), prng_(options.seed) {}
+    : options_(options),
+      network_(network),
+      memory_(options.transport == transport::Choice::tcp ? nullptr : network.shared_memory()),
+      clock_(clock),
+      host_(host),
+      prng_(options.seed) {}
 
 Mesh::~Mesh() { close(Status(Code::closed, "the peer is gone")); }
 
@@ -43,6 +48,7 @@ void Mesh::add(const protocol::MemberInfo& info) {
   Remote& remote = remotes_[info.peer];
   remote.info = info;
   remote.backoff = backoff_first;
+  if (memory_ == nullptr) remote.memory = Memory::separate;
   const bool first_dialler = options_.self > info.peer;
   remote.next_dial = clock_.now() + (first_dialler ? Duration(0) : second_dialler_delay);
 }
@@ -110,7 +116,8 @@ bool Mesh::wants_dial(const Remote& remote) const {
   // One by one: a volley would be refused but for one or two.
   if (remote.limited && remote.dialling > 0) return false;
   const bool first_dialler = options_.self > remote.info.peer;
-  const std::size_t wanted = first_dialler ? options_.connections : 1;
+  const bool several = first_dialler && remote.memory == Memory::separate;
+  const std::size_t wanted = several ? options_.connections : 1;
   return remote.connections + remote.dialling < wanted;
 }
 
@@ -122,8 +129,9 @@ void Mesh::dial(Remote& remote) {
   link.run = run_;
   link.from = options_.self;
   link.to = remote.info.peer;
-  handshakes_.push_back(std::make_unique<Handshake>(handshake_host(), network_, address, link,
-                                                    clock_.now() + handshake_limit));
+  handshakes_.push_back(std::make_unique<Handshake>(
+      handshake_host(), network_, address, link, clock_.now() + handshake_limit,
+      remote.memory == Memory::separate ? nullptr : memory_));
 }
 
 void Mesh::tick() {
@@ -218,7 +226,7 @@ void Mesh::settle_offers() {
   for (std::size_t i = 0; i < handshakes_.size(); ++i) {
     Handshake& handshake = *handshakes_[i];
     if (handshake.over() || handshake.dialled() || handshake.link().to != options_.self) continue;
-    const protocol::Link link = handshake.link();
+    const protocol::Link& link = handshake.link();
     const auto remote = remotes_.find(link.from);
     // Whoever is not known yet may be a joiner that has heard of the next view before this peer;
     // the offer waits until its deadline.
@@ -228,9 +236,19 @@ void Mesh::settle_offers() {
     } else if (remote->second.connections >= 2 * options_.connections) {
       handshake.refuse(Status(Code::limit_exceeded, "enough connections"));
     } else {
-      adopt(link.from, handshake.accept());
+      accept(handshake);
     }
   }
+}
+
+void Mesh::accept(Handshake& handshake) {
+  const PeerId peer = handshake.link().from;
+  if (memory_ == nullptr) return adopt(peer, handshake.accept(), Memory::separate);
+  std::string why;
+  auto connection = handshake.accept(*memory_, why);
+  const bool shared = handshake.through_memory();
+  note(peer, shared ? "through shared memory" : "not through shared memory: " + why);
+  adopt(peer, std::move(connection), shared ? Memory::shared : Memory::separate);
 }
 
 void Mesh::link_ended(Handshake& handshake, Status status) {
@@ -243,10 +261,19 @@ void Mesh::link_ended(Handshake& handshake, Status status) {
   Remote& remote = found->second;
   PYCCL_ASSERT(remote.dialling > 0);
   --remote.dialling;
+  const bool offered = handshake.offered_memory();
   if (status.ok()) {
     remote.backoff = backoff_first;
-    adopt(handshake.link().to, handshake.take());
+    const bool shared = handshake.through_memory();
+    if (offered) {
+      note(remote.info.peer, shared ? "through shared memory" : "it does not share memory");
+    }
+    adopt(remote.info.peer, handshake.take(), shared ? Memory::shared : Memory::separate);
     return;
+  }
+  if (handshake.memory_failed()) {
+    note(remote.info.peer, "not through shared memory: " + status.reason());
+    remote.memory = Memory::separate;
   }
   dial_later(remote, status.code());
 }
@@ -265,8 +292,9 @@ void Mesh::dial_later(Remote& remote, Code why) {
   if (!content) remote.backoff = std::min(2 * remote.backoff, backoff_last);
 }
 
-void Mesh::adopt(PeerId peer, std::unique_ptr<transport::Connection> connection) {
+void Mesh::adopt(PeerId peer, std::unique_ptr<transport::Connection> connection, Memory memory) {
   Remote& remote = remotes_.at(peer);
+  remote.memory = memory;
   if (remote.channel == nullptr) {
     transport::ChannelOptions options;
     options.peer = peer;
@@ -282,6 +310,7 @@ void Mesh::on_connections(PeerId peer, std::size_t open) {
   if (found == remotes_.end()) return;
   Remote& remote = found->second;
   const std::size_t before = std::exchange(remote.connections, open);
+  if (open == 0 && remote.memory == Memory::shared) remote.memory = Memory::unknown;
   if (open < before) {
     // Not at once: if the peer is dying, its port is still open for a moment. But the pause of one
     // that had enough is over, since it takes another connection in the place of this one.
@@ -296,6 +325,10 @@ void Mesh::on_connections(PeerId peer, std::size_t open) {
     check_prepared(false);
   }
   host_.on_connections(peer, open);
+}
+
+void Mesh::note(PeerId peer, const std::string& what) {
+  host_.mesh_note("link with " + to_string(peer) + ": " + what);
 }
 
 void Mesh::on_segment(PeerId from, const transport::SegmentHeader& header,

@@ -6,6 +6,9 @@
 //
 // How many connections a pair has, the first dialler says, but the other side takes no more than
 // twice its own number. A dialler that has met this limit is content with what it has.
+//
+// A pair that shares memory talks through it: one connection, since more would gain nothing. The
+// first dial offers that, and only when it has turned out that memory is not shared, others follow.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +25,7 @@
 #include "protocol/view.hpp"
 #include "transport/channel.hpp"
 #include "transport/network.hpp"
+#include "transport/shared_memory.hpp"
 
 namespace pyccl::engine {
 
@@ -32,6 +36,7 @@ struct MeshOptions {
   std::uint32_t segment_bytes = 0;
   protocol::Timing timing;
   std::uint64_t seed = 0;
+  transport::Choice transport = transport::Choice::automatic;
 };
 
 class MeshHost : public transport::ChannelObserver {
@@ -40,6 +45,7 @@ class MeshHost : public transport::ChannelObserver {
   virtual void mesh_prepared(Epoch, std::vector<PeerId> unreachable) = 0;
   virtual void mesh_broken(PeerId) = 0;    // no connection is left
   virtual void mesh_restored(PeerId) = 0;  // the first one is there again
+  virtual void mesh_note(std::string) {}   // for the log
 };
 
 class Mesh final : private HandshakeHost,
@@ -65,6 +71,9 @@ class Mesh final : private HandshakeHost,
   void close(const Status& reason);
 
  private:
+  // Whether memory is shared with a peer; unknown until it has been offered, and again when the
+  // connection through it has broken.
+  enum class Memory { unknown, shared, separate };
   struct Remote {
     protocol::MemberInfo info;
     std::unique_ptr<transport::Channel> channel;
@@ -74,6 +83,7 @@ class Mesh final : private HandshakeHost,
     Time next_dial;
     Duration backoff{};
     bool limited = false;  // it has refused a link as one too many
+    Memory memory = Memory::unknown;
   };
   struct Preparing {
     Epoch epoch;
@@ -86,7 +96,9 @@ class Mesh final : private HandshakeHost,
   bool wants_dial(const Remote&) const;
   void dial_later(Remote&, Code why);
   void check_prepared(bool give_up);
-  void adopt(PeerId, std::unique_ptr<transport::Connection>);
+  void accept(Handshake&);
+  void adopt(PeerId, std::unique_ptr<transport::Connection>, Memory);
+  void note(PeerId, const std::string& what);
   void settle_offers();
   void sweep();
   HandshakeHost& handshake_host() { return *this; }
@@ -103,6 +115,7 @@ class Mesh final : private HandshakeHost,
 
   MeshOptions options_;
   transport::Network& network_;
+  transport::SharedMemory* memory_;  // nullptr: not to be used
   const Clock& clock_;
   MeshHost& host_;
   Prng prng_;

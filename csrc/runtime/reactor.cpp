@@ -18,11 +18,22 @@ namespace pyccl::runtime {
 
 namespace {
 
-constexpr int events_per_turn = 64;
 constexpr std::uint64_t wake_name = ~std::uint64_t{0};
+// As long as memory keeps the loop busy, descriptors wait so long at most.
+constexpr Duration poll_interval = 10us;
+constexpr int nothing = -2;
 
 std::uint64_t name_of(int fd, std::uint32_t generation) {
   return (std::uint64_t{generation} << 32) | static_cast<std::uint32_t>(fd);
+}
+
+// What a loop that only looks tells the processor, which may give its means to somebody else.
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
 }
 
 epoll_event make_event(std::uint32_t events, std::uint64_t name) {
@@ -52,13 +63,15 @@ Time Reactor::update_time() {
   return now_;
 }
 
+// As with memory: the loop says that it sleeps and then looks, the others say that they have woken
+// it and then look.
 void Reactor::wake() {
-  if (woken_.exchange(true)) return;
+  if (woken_.exchange(true) || !asleep_.load()) return;
   const std::uint64_t one = 1;
   (void)!::write(wake_.get(), &one, sizeof one);
 }
 
-void Reactor::watch(int fd, transport::tcp::PollHandler* handler, bool readable, bool writable) {
+void Reactor::watch(int fd, transport::PollHandler* handler, bool readable, bool writable) {
   const auto index = static_cast<std::size_t>(fd);
   if (index >= entries_.size()) entries_.resize(index + 1);
   Entry& entry = entries_[index];
@@ -115,15 +128,79 @@ int Reactor::wait_milliseconds(Time deadline) const {
 }
 
 void Reactor::run_once(Time deadline) {
+  std::erase(memory_, nullptr);
   apply_changes();
-  if (deadline != never) update_time();
-  std::array<epoll_event, events_per_turn> events;
-  const int count =
-      ::epoll_wait(epoll_.get(), events.data(), events_per_turn, wait_milliseconds(deadline));
+  if (deadline != never || spin_ > Duration::zero()) update_time();
+  const int count = gather(deadline);
   update_time();
-  PYCCL_ASSERT(count >= 0 || errno == EINTR);
   run_posted();
-  for (int i = 0; i < count; ++i) dispatch(events[i].data.u64, events[i].events);
+  for (int i = 0; i < count; ++i) dispatch(events_[i].data.u64, events_[i].events);
+  run_memory();
+}
+
+// Waits; how many events of descriptors there are.
+int Reactor::gather(Time deadline) {
+  if (memory_ready() || take_wake()) return now_ - polled_ < poll_interval ? 0 : poll(0);
+  if (!posted_.empty() || deadline <= now_) return poll(0);
+  if (spin_ > Duration::zero()) {
+    const int count = spin(deadline);
+    if (count != nothing) return count;
+  }
+  return sleep(deadline);
+}
+
+// How many events there are, none if it is something else, `nothing` if the time is over.
+int Reactor::spin(Time deadline) {
+  // The kernel is asked each half microsecond or so; without memory to look at, all the time.
+  const int looks = memory_.empty() ? 1 : 10;
+  const Time end = std::min(deadline, now_ + spin_);
+  while (now_ < end) {
+    for (int i = 0; i < looks; ++i) {
+      if (memory_ready() || take_wake()) return 0;
+      if (!memory_.empty()) relax();
+    }
+    const int count = poll(0);
+    if (count > 0) return count;
+    update_time();
+  }
+  return nothing;
+}
+
+int Reactor::sleep(Time deadline) {
+  asleep_.store(true);
+  const bool stay_awake = woken_.load() || !doze();
+  const int count = poll(stay_awake ? 0 : wait_milliseconds(deadline));
+  if (!stay_awake) {
+    for (auto* handler : memory_) handler->rouse();
+  }
+  asleep_.store(false, std::memory_order_relaxed);
+  (void)take_wake();
+  return count;
+}
+
+// What was written before wake() is visible from here on.
+bool Reactor::take_wake() {
+  return woken_.load(std::memory_order_relaxed) && woken_.exchange(false);
+}
+
+int Reactor::poll(int milliseconds) {
+  polled_ = now_;
+  const int count = ::epoll_wait(epoll_.get(), events_.data(), events_per_turn, milliseconds);
+  PYCCL_ASSERT(count >= 0 || errno == EINTR);
+  return count;
+}
+
+bool Reactor::memory_ready() const {
+  return std::ranges::any_of(memory_, [](auto* handler) { return handler->ready(); });
+}
+
+bool Reactor::doze() {
+  for (std::size_t i = 0; i < memory_.size(); ++i) {
+    if (memory_[i]->doze()) continue;
+    while (i > 0) memory_[--i]->rouse();
+    return false;
+  }
+  return true;
 }
 
 void Reactor::run_posted() {
@@ -134,11 +211,18 @@ void Reactor::run_posted() {
   running_.clear();
 }
 
+// Whoever comes in this turn waits for the next one; whoever goes leaves a gap until then.
+void Reactor::run_memory() {
+  const std::size_t count = memory_.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (memory_[i] != nullptr && memory_[i]->ready()) memory_[i]->on_memory();
+  }
+}
+
 void Reactor::dispatch(std::uint64_t name, std::uint32_t events) {
   if (name == wake_name) {
     std::uint64_t count = 0;
     (void)!::read(wake_.get(), &count, sizeof count);
-    (void)woken_.exchange(false);  // what was written before wake() is visible from here on
     return;
   }
   const Entry& entry = entries_[static_cast<std::uint32_t>(name)];
@@ -147,12 +231,19 @@ void Reactor::dispatch(std::uint64_t name, std::uint32_t events) {
                           (events & (EPOLLERR | EPOLLHUP)) != 0);
 }
 
-void Reactor::post(transport::tcp::PollHandler* handler) { posted_.push_back(handler); }
+void Reactor::post(transport::PollHandler* handler) { posted_.push_back(handler); }
 
-void Reactor::cancel_post(transport::tcp::PollHandler* handler) {
+void Reactor::cancel_post(transport::PollHandler* handler) {
   std::replace(running_.begin(), running_.end(), handler,
-               static_cast<transport::tcp::PollHandler*>(nullptr));
+               static_cast<transport::PollHandler*>(nullptr));
   std::erase(posted_, handler);
+}
+
+void Reactor::watch_memory(transport::MemoryHandler* handler) { memory_.push_back(handler); }
+
+void Reactor::unwatch_memory(transport::MemoryHandler* handler) {
+  std::replace(memory_.begin(), memory_.end(), handler,
+               static_cast<transport::MemoryHandler*>(nullptr));
 }
 
 }  // namespace pyccl::runtime

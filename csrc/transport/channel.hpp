@@ -31,7 +31,9 @@ class ChannelObserver {
   // valid until on_segment_end or redirect(token); leave it empty to have the payload thrown away
   // (no further call then).
   virtual void on_segment(PeerId from, const SegmentHeader&, ReadToken, MutablePieces& target) = 0;
-  // The payload is complete (and its checksum right), or the connection died in the middle of it.
+  // The payload is complete (and its checksum right), or not: the connection died in the middle of
+  // it, or it came by reference (lending.hpp) and the sender has forgotten it meanwhile, or it
+  // could not be read and comes again.
   virtual void on_segment_end(PeerId from, const SegmentHeader&, ReadToken, bool complete) = 0;
   virtual void on_message(PeerId from, ByteView body) = 0;
   virtual void on_room(PeerId to) = 0;  // has_room() is true again

@@ -4,7 +4,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "transport/lending.hpp"
+
 namespace pyccl::transport {
+
+namespace {
+
+constexpr std::size_t lending_buffer_bytes = 256;
+
+}  // namespace
 
 FrameReader::FrameReader(FrameSink* sink)
     : sink_(sink), buffer_(std::make_unique<std::byte[]>(buffer_bytes)) {}
@@ -12,7 +20,9 @@ FrameReader::FrameReader(FrameSink* sink)
 Status FrameReader::read(Stream& stream, std::size_t budget) {
   Life::Watch watch(life_);
   std::array<MutableByteView, pieces_max + 1> views;
-  for (std::size_t total = 0; total < budget;) {
+  stream_ = &stream;
+  taken_ = 0;
+  for (std::size_t total = 0; total + taken_ < budget;) {
     const std::size_t count = destinations(views);
     std::size_t offered = 0;
     for (std::size_t i = 0; i < count; ++i) offered += views[i].size();
@@ -32,7 +42,7 @@ Status FrameReader::read(Stream& stream, std::size_t budget) {
 // Where the next bytes go: the rest of the payload, then the buffer.
 std::size_t FrameReader::destinations(std::span<MutableByteView> views) {
   std::size_t count = 0;
-  if (token_ != 0) {
+  if (token_ != 0 && state_ == State::payload) {
     const auto pieces = target_.view();
     for (std::size_t i = piece_; i < pieces.size(); ++i) {
       views[count++] = i == piece_ ? pieces[i].subspan(piece_at_) : pieces[i];
@@ -43,13 +53,17 @@ std::size_t FrameReader::destinations(std::span<MutableByteView> views) {
     end_ -= begin_;
     begin_ = 0;
   }
-  views[count++] = {buffer_.get() + end_, buffer_bytes - end_};
+  // Behind a reference there may be others, for memory as large as the budget each: what is not
+  // read yet can wait for the next turn.
+  const std::size_t room = buffer_bytes - end_;
+  views[count++] = {buffer_.get() + end_,
+                    stream_->lending() == nullptr ? room : std::min(room, lending_buffer_bytes)};
   return count;
 }
 
 // Accounts for bytes that a read has put where destinations() said.
 void FrameReader::place(std::size_t bytes) {
-  if (token_ != 0) {
+  if (token_ != 0 && state_ == State::payload) {
     const std::size_t direct = std::min(bytes, rest_);
     advance(direct);
     bytes -= direct;
@@ -87,6 +101,10 @@ Status FrameReader::parse(const Life::Watch& watch) {
         if (unparsed().empty() && rest_ > 0) return {};
         status = feed_payload();
         break;
+      case State::reference:
+        if (unparsed().size() < rest_) return {};
+        status = take_reference();
+        break;
     }
     if (watch.over() || stopped_) return {};
     if (!status.ok()) return status;
@@ -97,6 +115,9 @@ Status FrameReader::begin_frame() {
   Result<FrameHeader> header = decode_header(unparsed().first<header_bytes>());
   if (!header.ok()) return header.status();
   header_ = header.value();
+  if (header_.references > 0 && stream_->lending() == nullptr) {
+    return {Code::protocol_violation, "a segment by reference where none can be taken"};
+  }
   begin_ += header_bytes;
   rest_ = header_.length;
   // Set before the callbacks: on_header may end the stream, on_segment may ask for token().
@@ -112,14 +133,14 @@ void FrameReader::begin_segment() {
   MutablePieces target;
   const ReadToken token = sink_->on_segment(header_.segment, target);
   if (watch.over()) return;
-  state_ = State::payload;
+  state_ = header_.references > 0 ? State::reference : State::payload;
   std::size_t room = 0;
   for (const MutableByteView& piece : target.view()) room += piece.size();
   if (room == 0) {
     discard();
     return;
   }
-  PYCCL_ASSERT(room == rest_);
+  PYCCL_ASSERT(room == (header_.references > 0 ? header_.segment.length : rest_));
   target_ = target;
   token_ = token;
   piece_ = piece_at_ = 0;
@@ -189,6 +210,34 @@ Status FrameReader::end_payload() {
   const ReadToken token = token_;
   discard();
   if (token != 0) sink_->on_segment_end(header_.segment, token, true);
+  return {};
+}
+
+// The reference is here as a whole: copies what it stands for.
+Status FrameReader::take_reference() {
+  const auto reference =
+      decode_reference(unparsed().first(rest_), header_.references, header_.segment.length);
+  if (!reference) return {Code::protocol_violation, "a reference that does not fit its segment"};
+  begin_ += rest_;
+  rest_ = 0;
+  auto taken = Lending::Taken::yes;
+  if (token_ == 0) {
+    stream_->lending()->decline(reference->loan);
+  } else {
+    taken = stream_->lending()->take(*reference, target_.view());
+    if (taken == Lending::Taken::gone) {
+      return {Code::io, "the process whose memory was to be read is gone"};
+    }
+  }
+  state_ = State::header;
+  ++frames_;
+  bytes_ += header_.segment.length;
+  taken_ += header_.segment.length;
+  const ReadToken token = token_;
+  discard();
+  if (token != 0) {
+    sink_->on_segment_end(header_.segment, token, taken == Lending::Taken::yes);
+  }
   return {};
 }
 

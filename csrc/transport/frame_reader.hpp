@@ -44,7 +44,7 @@ class FrameReader {
 
  private:
   static constexpr std::size_t buffer_bytes = 16 * 1024;
-  enum class State { header, message, payload };
+  enum class State { header, message, payload, reference };
 
   std::size_t destinations(std::span<MutableByteView> views);
   void place(std::size_t bytes);
@@ -55,11 +55,13 @@ class FrameReader {
   Status end_message(ByteView body);
   Status feed_payload();
   Status end_payload();
+  Status take_reference();
   void advance(std::size_t bytes);
   void discard();
   ByteView unparsed() const { return {buffer_.get() + begin_, end_ - begin_}; }
 
   FrameSink* sink_;
+  Stream* stream_ = nullptr;  // during a read
   State state_ = State::header;
   bool stopped_ = false;
   FrameHeader header_;
@@ -71,6 +73,7 @@ class FrameReader {
   ReadToken token_ = 0;
   std::uint32_t frames_ = 0;
   std::uint64_t bytes_ = 0;
+  std::size_t taken_ = 0;  // by reference, in this read
   std::unique_ptr<std::byte[]> buffer_;
   std::size_t begin_ = 0;  // of what the buffer holds and nobody has looked at
   std::size_t end_ = 0;

@@ -12,9 +12,12 @@ FrameWriter::Outcome FrameWriter::write(Stream& stream, std::span<FrameList* con
                                         FramePool& pool, std::uint32_t received, bool acknowledge) {
   Batch batch;
   if (current_ != nullptr) gather_rest(batch);
+  bool enough_lent = false;
   for (FrameList* queue : queues) {
     for (OutgoingFrame* frame = queue->first(); frame != nullptr && !batch.full();
          frame = frame->next) {
+      enough_lent = !borrowable(*frame);
+      if (enough_lent) break;  // it waits, and those behind it
       gather(batch, frame, queue, received);
     }
   }
@@ -25,15 +28,28 @@ FrameWriter::Outcome FrameWriter::write(Stream& stream, std::span<FrameList* con
     gather(batch, alone, nullptr, received);
   }
   Outcome outcome;
+  outcome.blocked = enough_lent;
   if (batch.frame_count == 0) return outcome;
   const IoResult result = stream.write({batch.views.data(), batch.view_count});
   outcome.bytes = result.bytes;
-  outcome.blocked = result.bytes < batch.bytes;
+  outcome.blocked = enough_lent || result.bytes < batch.bytes;
   outcome.status = result.status;
   bytes_ += result.bytes;
   settle(batch, result.bytes, received, outcome, pool);
   if (alone != nullptr && result.bytes == 0) pool.give_back(alone);
   return outcome;
+}
+
+// Makes a loan of a segment that should go by reference; false: not now.
+bool FrameWriter::borrowable(OutgoingFrame& frame) {
+  if (lending_ == nullptr || checksums_ || frame.kind != FrameKind::segment ||
+      !lending_->lends(frame.length)) {
+    return true;
+  }
+  frame.loan = lending_->lend(frame.length);
+  if (frame.loan == 0) return false;
+  encode_reference(frame.loan, frame.payload.view(), frame.body);
+  return true;
 }
 
 // The rest of the frame that an earlier write began.
@@ -50,7 +66,8 @@ void FrameWriter::gather_rest(Batch& batch) {
     size += view.size() - step;
   };
   add(current_header_);
-  for (const ByteView& piece : current_->payload.view()) add(piece);
+  const Pieces wire = current_->wire();
+  for (const ByteView& piece : wire.view()) add(piece);
   batch.sizes[0] = size;
   batch.bytes = size;
   batch.frame_count = 1;
@@ -62,10 +79,11 @@ void FrameWriter::gather(Batch& batch, OutgoingFrame* frame, FrameList* source,
   encode(*frame, received, batch.headers[i]);
   batch.frames[i] = frame;
   batch.sources[i] = source;
-  batch.sizes[i] = header_bytes + frame->length;
+  batch.sizes[i] = header_bytes + frame->wire_bytes();
   batch.bytes += batch.sizes[i];
   batch.views[batch.view_count++] = batch.headers[i];
-  for (const ByteView& piece : frame->payload.view()) batch.views[batch.view_count++] = piece;
+  const Pieces wire = frame->wire();
+  for (const ByteView& piece : wire.view()) batch.views[batch.view_count++] = piece;
 }
 
 void FrameWriter::encode(OutgoingFrame& frame, std::uint32_t received, HeaderBytes& out) const {
@@ -75,6 +93,7 @@ void FrameWriter::encode(OutgoingFrame& frame, std::uint32_t received, HeaderByt
   header.acknowledged = received;
   header.segment = frame.segment;
   header.checksummed = checksums_ && frame.length > 0;
+  if (frame.loan != 0) header.references = frame.payload.view().size();
   if (header.checksummed) {
     if (!frame.has_checksum) frame.checksum = payload_checksum(frame.payload.view());
     frame.has_checksum = true;
@@ -86,7 +105,8 @@ void FrameWriter::encode(OutgoingFrame& frame, std::uint32_t received, HeaderByt
 // Divides the bytes that the stream has taken among the frames that were offered.
 void FrameWriter::settle(const Batch& batch, std::size_t bytes, std::uint32_t received,
                          Outcome& outcome, FramePool& pool) {
-  for (std::size_t i = 0; i < batch.frame_count && bytes > 0; ++i) {
+  std::size_t i = 0;
+  for (; i < batch.frame_count && bytes > 0; ++i) {
     OutgoingFrame* frame = batch.frames[i];
     const std::size_t taken = std::min(bytes, batch.sizes[i]);
     bytes -= taken;
@@ -107,9 +127,17 @@ void FrameWriter::settle(const Batch& batch, std::size_t bytes, std::uint32_t re
       written(frame, pool);
     }
   }
+  // What was not begun stays in its queue, as if nothing had been lent for it.
+  for (std::size_t last = batch.frame_count; last > i; --last) {
+    OutgoingFrame* frame = batch.frames[last - 1];
+    if (frame == current_ || frame->loan == 0) continue;
+    lending_->cancel(frame->loan);
+    frame->take_loan_back();
+  }
 }
 
 void FrameWriter::written(OutgoingFrame* frame, FramePool& pool) {
+  if (frame->loan != 0) bytes_ += frame->length;
   if (frame->kind == FrameKind::acknowledgement) {
     pool.give_back(frame);
   } else if (keeps_) {
@@ -121,14 +149,19 @@ void FrameWriter::written(OutgoingFrame* frame, FramePool& pool) {
   }
 }
 
-bool FrameWriter::acknowledged(std::uint32_t count, FramePool& pool) {
+bool FrameWriter::acknowledged(std::uint32_t count, FramePool& pool, FrameList& again) {
   const std::uint32_t fresh = count - acknowledged_;
   if (static_cast<std::int32_t>(fresh) <= 0) return true;  // late news
   if (fresh > unacknowledged_.count()) return false;
   for (std::uint32_t i = 0; i < fresh; ++i) {
     OutgoingFrame* frame = unacknowledged_.pop_front();
     if (frame->kind == FrameKind::message) unacknowledged_message_bytes_ -= frame->length;
-    pool.give_back(frame);
+    if (frame->loan != 0 && !lending_->settle(frame->loan) && !frame->forgotten) {
+      frame->take_loan_back();
+      again.push_back(frame);
+    } else {
+      pool.give_back(frame);
+    }
   }
   acknowledged_ = count;
   return true;
@@ -137,6 +170,7 @@ bool FrameWriter::acknowledged(std::uint32_t count, FramePool& pool) {
 void FrameWriter::forget(OpId op) {
   for (OutgoingFrame* frame = unacknowledged_.first(); frame != nullptr; frame = frame->next) {
     if (frame->kind != FrameKind::segment || frame->segment.op != op) continue;
+    if (frame->loan != 0) lending_->revoke(frame->loan);
     frame->forgotten = true;
     frame->payload = {};
   }
@@ -144,9 +178,13 @@ void FrameWriter::forget(OpId op) {
       current_->segment.op != op) {
     return;
   }
+  current_->forgotten = true;
+  if (current_->loan != 0) {
+    lending_->revoke(current_->loan);
+    return;  // its reference goes on and finds nothing
+  }
   // Half of it is on the wire under a header that promises all of it.
   PYCCL_MARK("forgotten when half on the wire");
-  current_->forgotten = true;
   current_->body.clear();
   std::size_t skip = current_written_ > header_bytes ? current_written_ - header_bytes : 0;
   for (const ByteView& piece : current_->payload.view()) {
@@ -169,6 +207,7 @@ FrameWriter::Returned FrameWriter::take_back(FrameList& messages, FrameList& seg
       return;
     }
     frame->has_checksum = false;
+    if (frame->loan != 0) frame->take_loan_back();  // which has ended with the stream
     const bool segment = frame->kind == FrameKind::segment;
     PYCCL_MARK("goes out again on another connection");
     if (segment ? PYCCL_MUTANT("dropped-retransmission") : PYCCL_MUTANT("dropped-message")) {

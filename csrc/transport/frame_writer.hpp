@@ -25,13 +25,15 @@ class FrameWriter {
   void checksum_payloads(bool on) { checksums_ = on; }
   // From here on frames are kept until acknowledged.
   void keep_unacknowledged() { keeps_ = true; }
+  // Payloads go by reference where that pays; not those with a checksum.
+  void lend_through(Lending* lending) { lending_ = lending; }
 
   struct Outcome {
     std::size_t bytes = 0;
     std::size_t message_bytes = 0;  // payload of the frames that have left their queue
     std::size_t segment_bytes = 0;
     std::size_t pinned_bytes = 0;
-    bool blocked = false;  // the stream took less than it was offered
+    bool blocked = false;  // the stream took less than it was offered, or lends no more at present
     Status status;
   };
   // One write of what is begun and then of frames from `queues`, the first one first. If there is
@@ -40,8 +42,9 @@ class FrameWriter {
   Outcome write(Stream&, std::span<FrameList* const> queues, FramePool&, std::uint32_t received,
                 bool acknowledge);
 
-  // `count` frames have arrived at the other side; false: more than were sent.
-  bool acknowledged(std::uint32_t count, FramePool&);
+  // `count` frames have arrived at the other side; false: more than were sent. `again` gets those
+  // whose memory the other side could not read.
+  bool acknowledged(std::uint32_t count, FramePool&, FrameList& again);
 
   // Reads nothing of the operation's memory any more.
   void forget(OpId);
@@ -78,6 +81,7 @@ class FrameWriter {
     }
   };
 
+  bool borrowable(OutgoingFrame&);
   void gather(Batch&, OutgoingFrame*, FrameList* source, std::uint32_t received);
   void gather_rest(Batch&);
   void encode(OutgoingFrame&, std::uint32_t received, HeaderBytes&) const;
@@ -86,6 +90,7 @@ class FrameWriter {
 
   bool checksums_ = false;
   bool keeps_ = false;
+  Lending* lending_ = nullptr;
   OutgoingFrame* current_ = nullptr;  // begun and not finished
   HeaderBytes current_header_{};
   std::size_t current_written_ = 0;  // header included

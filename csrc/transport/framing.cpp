@@ -5,6 +5,9 @@
 #include <xxhash.h>
 
 #include <string>
+#include <utility>
+
+#include "transport/lending.hpp"
 
 namespace pyccl::transport {
 
@@ -12,7 +15,8 @@ namespace {
 
 constexpr std::uint16_t flag_checksummed = 1;
 constexpr std::uint16_t flag_empty = 2;
-constexpr std::uint16_t flags_known = flag_checksummed | flag_empty;
+constexpr std::uint16_t flag_reference = 4;
+constexpr std::uint16_t flags_known = flag_checksummed | flag_empty | flag_reference;
 constexpr std::size_t checked_bytes = 56;  // all before the header's own checksum
 
 Status violation(std::string reason) { return {Code::protocol_violation, std::move(reason)}; }
@@ -21,22 +25,22 @@ void encode_segment(const SegmentHeader& segment, std::byte* at) {
   store_little(at + 16, segment.op.epoch.incarnation);
   store_little(at + 20, segment.op.epoch.counter);
   store_little(at + 24, segment.op.key.group.value);
-  store_little(at + 28, segment.op.key.tag);
-  store_little(at + 32, segment.op.key.seq);
-  store_little(at + 36, segment.part);
-  store_little(at + 38, segment.step);
-  store_little(at + 40, segment.offset);
+  store_little(at + 32, segment.op.key.tag);
+  store_little(at + 36, segment.op.key.seq);
+  store_little(at + 40, segment.part);
+  store_little(at + 42, segment.step);
+  store_little(at + 44, segment.offset);
 }
 
 void decode_segment(const std::byte* at, SegmentHeader& segment) {
   segment.op.epoch.incarnation = load_little<std::uint32_t>(at + 16);
   segment.op.epoch.counter = load_little<std::uint32_t>(at + 20);
-  segment.op.key.group.value = load_little<std::uint32_t>(at + 24);
-  segment.op.key.tag = load_little<std::uint32_t>(at + 28);
-  segment.op.key.seq = load_little<std::uint32_t>(at + 32);
-  segment.part = load_little<std::uint16_t>(at + 36);
-  segment.step = load_little<std::uint16_t>(at + 38);
-  segment.offset = load_little<std::uint64_t>(at + 40);
+  segment.op.key.group.value = load_little<std::uint64_t>(at + 24);
+  segment.op.key.tag = load_little<std::uint32_t>(at + 32);
+  segment.op.key.seq = load_little<std::uint32_t>(at + 36);
+  segment.part = load_little<std::uint16_t>(at + 40);
+  segment.step = load_little<std::uint16_t>(at + 42);
+  segment.offset = load_little<std::uint64_t>(at + 44);
 }
 
 // Kind, flags and length of a header whose bits are known to be right.
@@ -44,8 +48,11 @@ Status check(std::uint8_t kind, std::uint16_t flags, std::uint32_t length) {
   if (kind < 1 || kind > 3) return violation("unknown frame kind " + std::to_string(kind));
   if ((flags & ~flags_known) != 0) return violation("unknown frame flags " + std::to_string(flags));
   const auto what = static_cast<FrameKind>(kind);
-  if (what != FrameKind::segment && (flags & flag_empty) != 0) {
-    return violation("only a segment can be empty");
+  if (what != FrameKind::segment && (flags & (flag_empty | flag_reference)) != 0) {
+    return violation("only a segment can be empty or come by reference");
+  }
+  if ((flags & flag_reference) != 0 && flags != flag_reference) {
+    return violation("a segment by reference can't be empty or checksummed");
   }
   const std::uint32_t limit = what == FrameKind::message   ? message_bytes_max
                               : what == FrameKind::segment ? segment_bytes_max
@@ -69,13 +76,15 @@ void encode_header(const FrameHeader& header, HeaderBytes& out) {
     length = header.segment.length;
     encode_segment(header.segment, at);
   }
+  if (header.references > 0) flags |= flag_reference;
   store_little(at, frame_magic);
   store_little(at + 4, frame_version);
   store_little(at + 5, static_cast<std::uint8_t>(header.kind));
   store_little(at + 6, flags);
   store_little(at + 8, length);
   store_little(at + 12, header.acknowledged);
-  store_little(at + 48, header.payload_checksum);
+  const auto references = static_cast<std::uint32_t>(header.references);
+  store_little(at + 52, references > 0 ? references : header.payload_checksum);
   store_little(at + checked_bytes, static_cast<std::uint64_t>(XXH3_64bits(at, checked_bytes)));
 }
 
@@ -102,11 +111,19 @@ Result<FrameHeader> decode_header(std::span<const std::byte, header_bytes> bytes
   header.checksummed = (flags & flag_checksummed) != 0;
   header.length = (flags & flag_empty) != 0 ? 0 : length;
   header.acknowledged = load_little<std::uint32_t>(at + 12);
-  header.payload_checksum = load_little<std::uint64_t>(at + 48);
+  header.payload_checksum = load_little<std::uint32_t>(at + 52);
   if (header.kind == FrameKind::segment) {
     decode_segment(at, header.segment);
     header.segment.empty = (flags & flag_empty) != 0;
     header.segment.length = length;
+  }
+  if ((flags & flag_reference) != 0) {
+    const std::uint64_t pieces = std::exchange(header.payload_checksum, 0);
+    if (pieces < 1 || pieces > pieces_max) {
+      return violation("a segment of " + std::to_string(pieces) + " pieces");
+    }
+    header.references = static_cast<std::size_t>(pieces);
+    header.length = static_cast<std::uint32_t>(reference_bytes(header.references));
   }
   return header;
 }
@@ -117,12 +134,14 @@ Status message_too_long(std::size_t bytes) {
                                     std::to_string(message_bytes_max) + " that can be sent"};
 }
 
-std::uint64_t payload_checksum(std::span<const ByteView> pieces) {
-  if (pieces.size() == 1) return XXH3_64bits(pieces[0].data(), pieces[0].size());
+std::uint32_t payload_checksum(std::span<const ByteView> pieces) {
+  if (pieces.size() == 1) {
+    return static_cast<std::uint32_t>(XXH3_64bits(pieces[0].data(), pieces[0].size()));
+  }
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   for (const ByteView& piece : pieces) XXH3_64bits_update(&state, piece.data(), piece.size());
-  return XXH3_64bits_digest(&state);
+  return static_cast<std::uint32_t>(XXH3_64bits_digest(&state));
 }
 
 }  // namespace pyccl::transport

@@ -14,6 +14,7 @@
 
 #include "base/bytes.hpp"
 #include "base/status.hpp"
+#include "pyccl.h"
 
 namespace pyccl::transport {
 
@@ -37,6 +38,8 @@ class StreamObserver {
   virtual void on_failed(Status) = 0;  // could not connect, reset, ...; nothing follows
 };
 
+class Lending;
+
 class Stream {
  public:
   virtual ~Stream() = default;  // closes
@@ -52,6 +55,8 @@ class Stream {
       Status reason) = 0;  // as close(), and the observer hears on_failed(reason) from the loop
   virtual std::string remote_address() const = 0;
   virtual bool same_host() const = 0;  // both ends on one machine: bytes cross no wire
+  // Payloads by reference, see lending.hpp; nullptr: it has bytes only.
+  virtual Lending* lending() { return nullptr; }
 };
 
 class AcceptObserver {
@@ -66,6 +71,14 @@ class Listener {
   virtual std::string address() const = 0;  // with the port that was really bound
 };
 
+class SharedMemory;
+
+// Which transports may be used between peers.
+enum class Choice : int {
+  automatic = PYCCL_TRANSPORT_AUTO,  // shared memory where both sides prove to have it, else TCP
+  tcp = PYCCL_TRANSPORT_TCP,
+};
+
 // Addresses are "host:port" with a numeric host, "[v6]:port" for IPv6; names are resolved before
 // they get here.
 class Network {
@@ -75,6 +88,8 @@ class Network {
   // nobody listens there).
   virtual std::unique_ptr<Stream> dial(const std::string& address, StreamObserver*) = 0;
   virtual Result<std::unique_ptr<Listener>> listen(const std::string& address, AcceptObserver*) = 0;
+  // Streams to processes that this one shares memory with; nullptr: none.
+  virtual SharedMemory* shared_memory() { return nullptr; }
 };
 
 }  // namespace pyccl::transport

@@ -8,6 +8,7 @@
 
 #include "base/bytes.hpp"
 #include "transport/framing.hpp"
+#include "transport/lending.hpp"
 
 namespace pyccl::transport {
 
@@ -18,9 +19,23 @@ struct OutgoingFrame {
   SegmentHeader segment;
   Pieces payload;            // in the caller's memory, or in `body`
   std::uint32_t length = 0;  // bytes of payload
+  Loan loan = 0;             // the payload goes by reference, which is in `body`
   bool has_checksum = false;
-  std::uint64_t checksum = 0;  // kept, because a blocked connection offers the same frame again
-  Bytes body;                  // a message, or the copied rest of a forgotten segment
+  std::uint32_t checksum = 0;  // kept, because a blocked connection offers the same frame again
+  Bytes body;                  // a message, a reference, or the copied rest of a forgotten segment
+
+  // Behind the header.
+  Pieces wire() const {
+    if (loan == 0) return payload;
+    Pieces reference;
+    reference.push(body);
+    return reference;
+  }
+  std::size_t wire_bytes() const { return loan == 0 ? length : body.size(); }
+  void take_loan_back() {
+    loan = 0;
+    body.clear();
+  }
 
   OutgoingFrame* previous = nullptr;
   OutgoingFrame* next = nullptr;

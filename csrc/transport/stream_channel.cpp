@@ -115,7 +115,12 @@ void StreamChannel::adopt(std::unique_ptr<Connection> connection) {
 void StreamChannel::flush() {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     StreamConnection& connection = *connections_[i];
-    if (something_queued() || connection.has_own()) pump(connection, write_budget, false);
+    if (something_queued() || connection.has_own()) {
+      pump(connection, write_budget, false);
+    } else {
+      // Another one has taken what it was woken for.
+      connection.watch_writable(false);
+    }
   }
   if (room_wanted_ && has_room()) wake();
 }
@@ -169,13 +174,28 @@ void StreamChannel::on_writable(StreamConnection& connection) {
   Life::Watch watch(life_);
   std::size_t total = 0;
   do {
+    const bool queued = something_queued();
     const std::size_t bytes = pump(connection, write_budget - total, false);
     total += bytes;
     if (!room_wanted_ || !has_room()) return;
     room_wanted_ = false;
     observer_->on_room(options_.peer);
-    if (watch.over() || closed_ || bytes == 0) return;
+    if (watch.over() || closed_ || (queued && bytes == 0)) return;
   } while (total < write_budget && something_queued());
+}
+
+void StreamChannel::on_unreadable(FrameList& frames) {
+  while (!frames.empty()) {
+    OutgoingFrame* frame = frames.pop_back();
+    if (given_up_) {
+      pool_.give_back(frame);
+      continue;
+    }
+    segment_bytes_ += frame->length;
+    segments_.push_front(frame);
+  }
+  if (!has_room()) room_wanted_ = true;
+  wake();
 }
 
 void StreamChannel::on_closed(StreamConnection& connection, Status) {

@@ -40,6 +40,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   void on_segment_end(const SegmentHeader& header, ReadToken token, bool complete) override;
   void on_read(StreamConnection& connection) override;
   void on_writable(StreamConnection& connection) override;
+  void on_unreadable(FrameList& frames) override;
   void on_closed(StreamConnection& connection, Status status) override;
 
   bool something_queued() const { return !messages_.empty() || !segments_.empty(); }

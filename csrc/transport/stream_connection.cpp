@@ -10,6 +10,8 @@ namespace {
 
 // What one turn may read from one stream before the others get theirs.
 constexpr std::size_t read_budget = 1 << 20;
+// What comes by reference is copied by who reads it, and as long as both only read, nobody lends.
+constexpr std::size_t lending_read_budget = 256 * 1024;
 constexpr std::size_t queue_bytes_max = 8 << 20;
 
 }  // namespace
@@ -95,6 +97,7 @@ void StreamConnection::join(ConnectionOwner* owner, FramePool* pool, bool checks
   owner_ = owner;
   shared_pool_ = pool;
   writer_.keep_unacknowledged();
+  writer_.lend_through(stream_->lending());
   writer_.checksum_payloads(checksum_everywhere || !stream_->same_host());
 }
 
@@ -138,7 +141,8 @@ void StreamConnection::on_connected() {
 
 void StreamConnection::on_readable() {
   Life::Watch watch(life_);
-  Status status = reader_.read(*stream_, read_budget);
+  Status status =
+      reader_.read(*stream_, stream_->lending() == nullptr ? read_budget : lending_read_budget);
   if (watch.over() || state_ == State::closed) return;
   if (!status.ok()) {
     end(std::move(status));
@@ -172,9 +176,11 @@ void StreamConnection::end(Status status) {
 }
 
 Status StreamConnection::on_header(const FrameHeader& header) {
-  if (!writer_.acknowledged(header.acknowledged, pool())) {
+  FrameList again;
+  if (!writer_.acknowledged(header.acknowledged, pool(), again)) {
     return {Code::protocol_violation, "the other side acknowledges frames that were never sent"};
   }
+  if (!again.empty() && owner_ != nullptr) owner_->on_unreadable(again);
   if (header.kind == FrameKind::segment && owner_ == nullptr && !finishing_) {
     return {Code::protocol_violation, "a segment arrived on a connection that carries none"};
   }

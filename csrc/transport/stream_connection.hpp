@@ -30,6 +30,8 @@ class ConnectionOwner {
   virtual void on_segment_end(const SegmentHeader&, ReadToken, bool complete) = 0;
   virtual void on_read(StreamConnection&) = 0;  // a batch of frames has been handled
   virtual void on_writable(StreamConnection&) = 0;
+  // Segments that have to go again, and otherwise. Never empty; they belong to the channel.
+  virtual void on_unreadable(FrameList&) = 0;
   virtual void on_closed(StreamConnection&, Status) = 0;
 };
 

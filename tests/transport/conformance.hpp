@@ -27,6 +27,8 @@ class Harness {
   virtual Time now() const = 0;
   virtual void step(Time deadline) = 0;  // one turn of the loop; false ends of waiting are fine
   virtual bool same_host() const { return true; }
+  // Large payloads are there as soon as their headers are.
+  virtual bool instant() const { return false; }
   // So many bytes that it can't take them in a few turns.
   virtual std::uint32_t large() const { return 1 << 20; }
 };

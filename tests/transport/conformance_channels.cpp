@@ -116,7 +116,7 @@ void redirecting(Harness& harness) {
     return lane.right.segments.size() + redirected.size() == count;
   };
   REQUIRE(lane.until(all));
-  CHECK(redirected.size() > 2);
+  CHECK((redirected.size() > 2 || harness.instant()));
   for (const std::uint32_t seq : redirected) CHECK(!lane.right.segments.contains(seq));
   lane.left.send_segment(count + 1, 1000);
   REQUIRE(lane.until([&] { return lane.right.segments.contains(count + 1); }));

@@ -137,7 +137,7 @@ std::vector<Garbage> garbage() {
   FrameHeader header;
   header.length = 100;
   Bytes wrong_version = header_with(header);
-  wrong_version[4] = std::byte{2};
+  wrong_version[4] = std::byte{frame_version + 1};
   all.push_back({"another version", wrong_version, Code::protocol_violation});
   header.length = message_bytes_max + 1;
   all.push_back({"too long a message", header_with(header), Code::protocol_violation});
@@ -149,6 +149,11 @@ std::vector<Garbage> garbage() {
   all.push_back({"too long an empty segment", header_with(header), Code::protocol_violation});
   header.segment = segment_header(1, 100);
   all.push_back({"a segment from a stranger", header_with(header), Code::protocol_violation});
+  header.segment.empty = false;
+  header.references = 2;
+  all.push_back({"a reference from a stranger", header_with(header), Code::protocol_violation});
+  header.kind = FrameKind::message;
+  all.push_back({"a message by reference", header_with(header), Code::protocol_violation});
   header = {};
   header.kind = static_cast<FrameKind>(77);
   all.push_back({"an unknown kind", header_with(header), Code::protocol_violation});

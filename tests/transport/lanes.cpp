@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <array>
 
+#include "transport/lending.hpp"
+
 namespace pyccl::transport::test {
 
-class BreakableNetwork::Wrapped final : public Stream {
+class BreakableNetwork::Wrapped final : public Stream, private Lending {
  public:
   Wrapped(BreakableNetwork& network, std::unique_ptr<Stream> inner)
       : network_(network), inner_(std::move(inner)) {
@@ -25,8 +27,21 @@ class BreakableNetwork::Wrapped final : public Stream {
   void fail(Status reason) override { inner_->fail(std::move(reason)); }
   std::string remote_address() const override { return inner_->remote_address(); }
   bool same_host() const override { return inner_->same_host(); }
+  Lending* lending() override { return inner_->lending() == nullptr ? nullptr : this; }
 
  private:
+  bool lends(std::size_t bytes) const override { return inner_->lending()->lends(bytes); }
+  Loan lend(std::size_t bytes) override { return inner_->lending()->lend(bytes); }
+  void cancel(Loan loan) override { inner_->lending()->cancel(loan); }
+  bool settle(Loan loan) override { return inner_->lending()->settle(loan); }
+  void revoke(Loan loan) override { inner_->lending()->revoke(loan); }
+  Taken take(const Reference& reference, std::span<const MutableByteView> to) override {
+    Reference copy = reference;
+    if (network_.spoils_) copy.pieces[copy.count - 1].address = 1;
+    return inner_->lending()->take(copy, to);
+  }
+  void decline(Loan loan) override { inner_->lending()->decline(loan); }
+
   BreakableNetwork& network_;
   std::unique_ptr<Stream> inner_;
 };

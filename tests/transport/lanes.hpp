@@ -29,6 +29,8 @@ class BreakableNetwork final : public Network, private AcceptObserver {
   void break_one(std::size_t index);
   // Flips a bit of the byte that is `bytes` further on in what is written from here on.
   void flip_next(std::size_t bytes) { flip_in_ = bytes; }
+  // Who is to read by reference finds nothing there.
+  void spoil_references(bool on) { spoils_ = on; }
 
  private:
   class Wrapped;
@@ -38,6 +40,7 @@ class BreakableNetwork final : public Network, private AcceptObserver {
   AcceptObserver* observer_ = nullptr;
   std::vector<Wrapped*> streams_;
   std::optional<std::size_t> flip_in_;
+  bool spoils_ = false;
 };
 
 // A segment is known by its op's seq; its bytes are pattern(length, seq).

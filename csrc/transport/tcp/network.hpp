@@ -6,7 +6,7 @@
 
 #include "base/time.hpp"
 #include "transport/network.hpp"
-#include "transport/tcp/poller.hpp"
+#include "transport/poller.hpp"
 
 namespace pyccl::transport::tcp {
 

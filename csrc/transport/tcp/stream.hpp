@@ -6,7 +6,7 @@
 
 #include "transport/life.hpp"
 #include "transport/network.hpp"
-#include "transport/tcp/poller.hpp"
+#include "transport/poller.hpp"
 #include "transport/tcp/socket.hpp"
 
 namespace pyccl::transport::tcp {
