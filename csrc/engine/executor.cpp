@@ -10,6 +10,11 @@
 #include "base/mark.hpp"
 
 namespace pyccl::engine {
+namespace {
+
+constexpr std::uint64_t work_bytes = 1 << 20;  // of an operation and turn
+
+}  // namespace
 
 void Executor::add(OpKey key, std::unique_ptr<Operation> operation) {
   auto& next = next_seq_[{key.group, key.tag}];
@@ -27,7 +32,8 @@ bool Executor::finished(OpKey key) const {
   return next != next_seq_.end() && key.seq < next->second && !operations_.contains(key);
 }
 
-void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& peers) {
+void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& peers,
+                     const collectives::Links& links) {
   Operation* operation = find(id.key);
   PYCCL_ASSERT(operation != nullptr);
   halt(*operation);
@@ -36,8 +42,8 @@ void Executor::start(OpId id, std::uint32_t attempt, const std::vector<PeerId>& 
     return peer == self_ || (channel != nullptr && channel->same_host());
   });
   const Status begun =
-      operation->begin(id, attempt, self_, peers,
-                       near ? collectives::Reach::same_host : collectives::Reach::network);
+      operation->begin({id, attempt, self_, peers, links,
+                        near ? collectives::Reach::same_host : collectives::Reach::network});
   for (;;) {
     const auto early = stashed_.lower_bound({id, {}, 0, 0, 0});
     if (early == stashed_.end() || early->first.op != id) break;
@@ -159,7 +165,7 @@ Executor::Place Executor::place_of(PeerId from, const transport::SegmentHeader& 
 
 void Executor::stash(PeerId from, const transport::SegmentHeader& header,
                      transport::ReadToken token, transport::MutablePieces& target) {
-  if (header.length == 0) return;  // nobody sends such; it says nothing
+  if (header.length == 0 && !header.empty) return;  // nobody sends such; it says nothing
   const Place place = place_of(from, header);
   if (stashed_.contains(place)) {
     PYCCL_MARK("early data comes twice");
@@ -216,14 +222,23 @@ void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
 }
 
 void Executor::check_whole(Operation& operation) {
-  if (operation.all_posted() && operation.weight_sum() == 0.0 &&
-      !operation.descriptor().parts.empty()) {
+  if (operation.without_contributors() && !operation.descriptor().parts.empty()) {
     host_.operation_refused(
         operation.id().key,
         Status(Code::invalid_argument, "the weights of all members are 0: nobody contributes"));
     return;
   }
   if (operation.became_whole()) host_.operation_whole(operation.id());
+}
+
+bool Executor::work() {
+  bool more = false;
+  for (auto& [key, operation] : operations_) {
+    if (!operation->running()) continue;
+    more = operation->work(work_bytes) || more;
+    check_whole(*operation);
+  }
+  return more;
 }
 
 std::uint64_t Executor::eager_budget(const Operation& operation) const {
@@ -290,6 +305,8 @@ PeerLoad Executor::load() const {
 void Executor::trim() {
   pools_.memory.trim();
   pools_.slots.trim();
+  pools_.programs.trim();
+  pools_.runs.trim();
 }
 
 }  // namespace pyccl::engine

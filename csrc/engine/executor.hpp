@@ -41,8 +41,9 @@ class Executor {
 
   void add(OpKey, std::unique_ptr<Operation>);
   Operation* find(OpKey);
-  // An attempt begins among `peers`, the group in rank order.
-  void start(OpId, std::uint32_t attempt, const std::vector<PeerId>& peers);
+  // An attempt begins among `peers`, those that take part in rank order.
+  void start(OpId, std::uint32_t attempt, const std::vector<PeerId>& peers,
+             const collectives::Links& links);
   void peer_posted(OpId, PeerId, double weight);
   // Takes the operation out, its memory untouched from here on: committed, or rolled back.
   std::unique_ptr<Operation> finish(OpKey, bool committed);
@@ -52,11 +53,20 @@ class Executor {
   // to those that are not in the view.
   void install(const protocol::View&);
 
+  // Nothing more will be posted in the groups that `over` says are.
+  template <class Over>
+  void forget_groups(Over over) {
+    std::erase_if(next_seq_, [&](const auto& entry) { return over(entry.first.first); });
+  }
+
   void segment(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
   void segment_end(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                    bool complete);
 
+  // What waits for nobody, such as copies of own shares, a bounded amount of it: true, and there is
+  // more.
+  bool work();
   // Hands segments to the channels that have room.
   void pump();
   void pump(PeerId);

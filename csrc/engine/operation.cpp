@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
+#include "engine/layout.hpp"
 
 namespace pyccl::engine {
 namespace {
@@ -19,75 +21,109 @@ std::uint32_t segment_bytes_for(std::uint64_t bytes, std::uint32_t most) {
   return std::min(segment, most);
 }
 
-bool uses_partial(const collectives::Plan& plan) {
-  for (const collectives::Step& step : plan) {
-    for (const collectives::Fold& fold : step.folds) {
-      if (!fold.final) return true;
-    }
-    for (const collectives::Send& send : step.sends) {
-      if (send.source == collectives::Source::weighted_input) return true;
-    }
-  }
-  return false;
-}
-
 // Lists of the same elements in another division would be added up across their arrays. FNV-1a.
-std::uint32_t layout_of(const std::vector<Array>& arrays) {
-  if (arrays.size() <= 1) return 0;
+std::uint32_t layout_of(const Request& request, bool is_root) {
+  if (request.arrays.size() <= 1) return 0;
   std::uint32_t sum = 2166136261u;
   const auto add = [&](std::uint64_t word) {
     for (int byte = 0; byte < 8; ++byte) {
       sum = (sum ^ static_cast<std::uint8_t>(word >> 8 * byte)) * 16777619u;
     }
   };
-  for (const Array& array : arrays) {
+  for (const Array& array : request.arrays) {
     add(static_cast<std::uint64_t>(array.dtype));
-    add(array.count);
+    add(described_count(request, array, is_root));
   }
   return std::max(sum, 1u);
 }
 
+protocol::Collective collective_of(collectives::Kind kind) {
+  using collectives::Kind;
+  using protocol::Collective;
+  switch (kind) {
+    case Kind::all_reduce: return Collective::all_reduce;
+    case Kind::barrier: return Collective::barrier;
+    case Kind::all_gather: return Collective::all_gather;
+    case Kind::all_to_all: return Collective::all_to_all;
+    case Kind::reduce_scatter: return Collective::reduce_scatter;
+    case Kind::broadcast: return Collective::broadcast;
+    case Kind::reduce: return Collective::reduce;
+    case Kind::gather: return Collective::gather;
+    case Kind::scatter: return Collective::scatter;
+    case Kind::send: return Collective::send;
+    case Kind::exchange: break;
+  }
+  return Collective::exchange;
+}
+
 }  // namespace
 
-Operation::Operation(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request,
+Operation::Operation(Ticket ticket, Request request, PeerId root, bool is_root,
                      std::uint32_t segment_bytes_max, Time called, Pools& pools)
-    : ticket_(ticket), weight_(request.weight), called_(called), pools_(pools) {
+    : ticket_(ticket),
+      request_(std::move(request)),
+      weight_(reduces(request_.kind) ? request_.weight : 1.0),
+      called_(called),
+      pools_(pools) {
+  for (const kernels::DataType dtype : types_of(request_))
+    memory_.emplace_back(dtype, pools.memory);
+  describe(root, is_root, segment_bytes_max);
+}
+
+void Operation::describe(PeerId root, bool is_root, std::uint32_t segment_bytes_max) {
+  descriptor_.kind = collective_of(request_.kind);
+  descriptor_.reduce_op =
+      reduces(request_.kind) ? static_cast<std::uint8_t>(request_.op) : std::uint8_t{0};
+  descriptor_.algorithm = static_cast<std::uint8_t>(request_.algorithm);
+  descriptor_.on_loss = static_cast<protocol::OnLoss>(request_.on_loss);
+  descriptor_.root = root ? request_.root : -1;
+  descriptor_.root_peer = root;
+  descriptor_.shares = request_.shares;
+  descriptor_.uneven = !request_.send_shares.empty() || !request_.receive_shares.empty();
+  descriptor_.layout = layout_of(request_, is_root);
   std::uint64_t bytes = 0;
-  for (const Array& array : request.arrays) {
-    auto part = std::ranges::find(memory_, array.dtype, &PartMemory::dtype);
-    if (part == memory_.end()) {
-      memory_.emplace_back(array.dtype, pools.memory);
-      part = memory_.end() - 1;
+  for (const PartMemory& part : memory_) {
+    std::uint64_t count = 0;
+    for (const Array& array : request_.arrays) {
+      const bool here = array.dtype == part.dtype();
+      // What ranks may have differently is described elsewhere.
+      if (here && request_.shares.empty() && !descriptor_.uneven) {
+        count += described_count(request_, array, is_root);
+      }
     }
-    part->add(array);
-    bytes += array.count * kernels::size_of(array.dtype);
+    for (const std::uint64_t share : request_.shares)
+      bytes += share * kernels::size_of(part.dtype());
+    bytes += count * kernels::size_of(part.dtype());
+    descriptor_.parts.push_back({static_cast<std::uint8_t>(part.dtype()), count});
   }
-  descriptor_.kind = kind;
-  descriptor_.reduce_op = static_cast<std::uint8_t>(request.op);
-  descriptor_.algorithm = static_cast<std::uint8_t>(request.algorithm);
-  descriptor_.on_loss = static_cast<protocol::OnLoss>(request.on_loss);
-  descriptor_.segment_bytes = segment_bytes_for(bytes, segment_bytes_max);
-  descriptor_.layout = layout_of(request.arrays);
-  for (PartMemory& part : memory_) {
-    part.seal(descriptor_.segment_bytes);
-    descriptor_.parts.push_back({static_cast<std::uint8_t>(part.dtype()), part.count()});
+  descriptor_.segment_bytes =
+      descriptor_.uneven ? segment_bytes_max : segment_bytes_for(bytes, segment_bytes_max);
+}
+
+Status Operation::begin(const Attempt& attempt) {
+  reset(attempt);
+  if (descriptor_.root_peer) request_.root = rank_of(descriptor_.root_peer);
+  const auto world = static_cast<Rank>(peers_.size());
+  if (descriptor_.root_peer && request_.root < 0) {
+    running_ = false;
+    return Status(Code::peer_lost, "its root is not in the view any more", descriptor_.root_peer);
   }
-}
-
-collectives::AllReduceShape Operation::shape_of(const PartMemory& part) const {
-  return {static_cast<Rank>(peers_.size()), part.count(), kernels::size_of(part.dtype())};
-}
-
-// Alone and without a factor the result is the input, so nothing needs to be kept.
-Backup Operation::backup_for(bool uses_partial) const {
-  if (peers_.size() == 1 && weight_ == 1.0 && !uses_partial) return Backup::none;
-  return algorithm_ == collectives::Algorithm::one_shot ? Backup::snapshot : Backup::ranges;
-}
-
-Status Operation::begin(OpId id, std::uint32_t attempt, PeerId self,
-                        const std::vector<PeerId>& peers, collectives::Reach reach) {
+  const bool changed = request_.world != 0 && request_.world != world;
+  if (changed && cut_by_rank(request_)) {
+    // Sizes might fit by chance, in another division than the caller's.
+    PYCCL_MARK("arrays that were cut for other members");
+    running_ = false;
+    return Status(Code::peer_lost, "the members have changed since the call: there are " +
+                                       std::to_string(world) + ", and the arrays were cut for " +
+                                       std::to_string(request_.world));
+  }
+  if (const Status status = fits(request_, self_rank_, world); !status.ok()) {
+    running_ = false;
+    if (!changed && attempt_ == 1) return status;
+    return Status(Code::peer_lost, "the members have changed since the call: " + status.reason());
+  }
   try {
-    run(id, attempt, self, peers, reach);
+    run(attempt);
     return {};
   } catch (const std::bad_alloc&) {
     halt();
@@ -97,7 +133,9 @@ Status Operation::begin(OpId id, std::uint32_t attempt, PeerId self,
 
 Status Operation::out_of_memory() const {
   std::uint64_t bytes = 0;
-  for (const PartMemory& part : memory_) bytes += part.bytes();
+  for (const Array& array : request_.arrays) {
+    bytes += std::max(array.input_count, array.output_count) * kernels::size_of(array.dtype);
+  }
   return Status(Code::limit_exceeded,
                 "rank " + std::to_string(self_rank_) + " has too little memory for " +
                     to_string(descriptor_) +
@@ -108,37 +146,56 @@ Status Operation::out_of_memory() const {
                 peers_[static_cast<std::size_t>(self_rank_)]);
 }
 
-void Operation::run(OpId id, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
-                    collectives::Reach reach) {
+void Operation::reset(const Attempt& attempt) {
   halt();
-  id_ = id;
-  attempt_ = attempt;
-  peers_ = peers;
+  id_ = attempt.id;
+  attempt_ = attempt.number;
+  peers_ = attempt.peers;
   ranks_.clear();
-  for (std::size_t i = 0; i < peers.size(); ++i) ranks_[peers[i]] = static_cast<Rank>(i);
-  posted_.assign(peers.size(), false);
-  contributors_ = {std::vector<double>(peers.size(), 0.0), 0, 0.0};
+  for (std::size_t i = 0; i < peers_.size(); ++i) ranks_[peers_[i]] = static_cast<Rank>(i);
+  posted_.assign(peers_.size(), false);
+  contributors_ = {std::vector<double>(peers_.size(), 0.0), 0, 0.0};
   bytes_sent_ = bytes_received_ = 0;
   told_whole_ = false;
   running_ = true;
-  const Rank rank = self_rank_ = rank_of(self);
-  PYCCL_ASSERT(rank >= 0);
-  const auto forced = static_cast<collectives::Algorithm>(descriptor_.algorithm);
-  for (std::size_t i = 0; i < memory_.size(); ++i) {
-    PartMemory& part = memory_[i];
-    const collectives::AllReduceShape shape = shape_of(part);
-    algorithm_ = collectives::choose_all_reduce(shape, forced);
-    collectives::Plan plan = collectives::make_all_reduce(algorithm_, rank, shape, reach);
-    const bool partial = uses_partial(plan);
-    part.begin(partial, backup_for(partial));
-    const PartRunOptions options{static_cast<std::uint16_t>(i), rank, weight_,
-                                 static_cast<kernels::ReduceOp>(descriptor_.reduce_op),
-                                 descriptor_.segment_bytes};
-    parts_.push_back(
-        std::make_unique<PartRun>(options, std::move(plan), part, contributors_, pools_.slots));
-  }
-  posted(self, weight_);
+  self_rank_ = rank_of(attempt.self);
+  PYCCL_ASSERT(self_rank_ >= 0);
+}
+
+void Operation::run(const Attempt& attempt) {
+  for (std::size_t i = 0; i < memory_.size(); ++i) run_part(i, attempt);
+  posted(attempt.self, weight_);
   for (auto& part : parts_) part->start();
+}
+
+void Operation::run_part(std::size_t index, const Attempt& attempt) {
+  PartMemory& part = memory_[index];
+  const auto world = static_cast<Rank>(peers_.size());
+  PartLayout layout = lay_out(request_, part.dtype(), self_rank_, world);
+  const std::uint64_t size = kernels::size_of(part.dtype());
+  const std::uint64_t elements = std::max<std::uint64_t>(descriptor_.segment_bytes / size, 1);
+  ChosenProgram chosen =
+      pools_.programs.get({request_.kind, request_.algorithm, self_rank_, std::move(layout.shape),
+                           attempt.links, attempt.reach, elements});
+  algorithm_ = chosen.algorithm;
+  const Program& program = *chosen.program;
+  // What was overwritten in place is still known there.
+  const bool paired = layout.overlap == Overlap::paired;
+  if (!paired || !part.laid_out()) {
+    part.lay_out(std::move(layout.inputs), std::move(layout.results), layout.overlap,
+                 descriptor_.segment_bytes);
+  }
+  Demand demand;
+  demand.partial_bytes = program.partial_count * size;
+  demand.partial_in_result = program.partial_in_result;
+  demand.snapshot = program.overwrites_unsent && world > 1;
+  // Alone and without a factor the result is the input, so nothing needs to be kept.
+  demand.keeps = world > 1 || weight_ != 1.0;
+  part.begin(demand);
+  const PartRunOptions options{static_cast<std::uint16_t>(index), weight_,
+                               static_cast<kernels::ReduceOp>(descriptor_.reduce_op)};
+  parts_.push_back(pools_.runs.take());
+  parts_.back()->begin(options, std::move(chosen.program), part, contributors_, pools_.slots);
 }
 
 void Operation::halt() {
@@ -182,6 +239,18 @@ void Operation::posted(PeerId peer, double weight) {
   // In rank order, so that all members add up to the same bits.
   for (double each : contributors_.weights) contributors_.weight_sum += each;
   for (auto& part : parts_) part->all_posted();
+}
+
+bool Operation::without_contributors() const {
+  return all_posted() && reduces(request_.kind) && contributors_.weight_sum == 0.0;
+}
+
+bool Operation::work(std::uint64_t bytes) {
+  if (!running_) return false;
+  for (auto& part : parts_) {
+    if (part->copy_some(bytes)) return true;
+  }
+  return false;
 }
 
 void Operation::segment(PeerId from, const transport::SegmentHeader& header,

@@ -11,6 +11,7 @@
 #include "collectives/select.hpp"
 #include "engine/part_run.hpp"
 #include "engine/peer.hpp"
+#include "engine/program_cache.hpp"
 #include "engine/request.hpp"
 #include "protocol/messages.hpp"
 
@@ -20,23 +21,35 @@ struct Pools {
   explicit Pools(std::size_t slot_bytes) : slots(slot_bytes) {}
   MemoryPool memory;
   SlotPool slots;
+  ProgramCache programs;
+  PartRunPool runs;
+};
+
+// What an attempt runs in.
+struct Attempt {
+  OpId id;
+  std::uint32_t number = 1;
+  PeerId self;
+  const std::vector<PeerId>& peers;  // those that take part, in rank order
+  const collectives::Links& links;
+  collectives::Reach reach = collectives::Reach::same_host;
 };
 
 class Operation {
  public:
-  // `segment_bytes_max` bounds what descriptor().segment_bytes becomes.
-  Operation(Ticket, protocol::Collective, const AllReduceRequest&, std::uint32_t segment_bytes_max,
+  // `segment_bytes_max` bounds what descriptor().segment_bytes becomes. `root`: this rank is it.
+  Operation(Ticket, Request, PeerId root, bool is_root, std::uint32_t segment_bytes_max,
             Time called, Pools&);
 
   const protocol::Descriptor& descriptor() const { return descriptor_; }
+  const Request& request() const { return request_; }
   Ticket ticket() const { return ticket_; }
   double weight() const { return weight_; }
   const OpId& id() const { return id_; }
 
-  // Begins an attempt among `peers`, in rank order; what an earlier one did is undone first. Not
-  // ok: there is no memory for it, nothing runs, and the operation is to be refused.
-  Status begin(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
-               collectives::Reach reach);
+  // Begins an attempt; what an earlier one did is undone first. Not ok: nothing runs, and the
+  // operation is to be refused: there is no memory for it, or the arrays don't fit the members.
+  Status begin(const Attempt&);
   // What to tell the others where memory runs out.
   Status out_of_memory() const;
   // Ends the present attempt, if one runs; no segment of it is asked for or accepted any more.
@@ -49,7 +62,11 @@ class Operation {
   void posted(PeerId, double weight);
   bool has_posted(PeerId) const;
   bool all_posted() const { return contributors_.all_posted(); }
-  double weight_sum() const { return contributors_.weight_sum; }
+  // All have posted, and none of them contributes to what is to be reduced.
+  bool without_contributors() const;
+
+  // Some of the work that waits for nobody; true: there is more of it.
+  bool work(std::uint64_t bytes);
 
   void segment(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
@@ -68,13 +85,14 @@ class Operation {
   OperationInfo info(Time now, bool peers_pending) const;
 
  private:
-  void run(OpId, std::uint32_t attempt, PeerId self, const std::vector<PeerId>& peers,
-           collectives::Reach reach);
-  Backup backup_for(bool uses_partial) const;
+  void describe(PeerId root, bool is_root, std::uint32_t segment_bytes_max);
+  void reset(const Attempt&);
+  void run(const Attempt&);
+  void run_part(std::size_t index, const Attempt&);
   std::int32_t rank_of(PeerId) const;
-  collectives::AllReduceShape shape_of(const PartMemory&) const;
 
   Ticket ticket_;
+  Request request_;
   protocol::Descriptor descriptor_;
   double weight_;
   Time called_;
@@ -90,7 +108,7 @@ class Operation {
   Rank self_rank_ = 0;
   std::vector<bool> posted_;
   Contributors contributors_;
-  std::vector<std::unique_ptr<PartRun>> parts_;
+  std::vector<PartRunPool::Handle> parts_;
   collectives::Algorithm algorithm_ = collectives::Algorithm::automatic;
   std::uint64_t bytes_sent_ = 0;
   std::uint64_t bytes_received_ = 0;

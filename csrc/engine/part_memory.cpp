@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
@@ -15,15 +16,23 @@ constexpr std::uint64_t cached_bytes_max = 4 << 20;
 
 }  // namespace
 
-void PartMemory::add(const Array& array) {
-  const std::uint64_t size = array.count * kernels::size_of(dtype_);
+void RunList::add(std::byte* memory, std::uint64_t size, bool joins) {
   if (size == 0) return;
-  runs_.push_back({bytes_, size, array.input, array.output, false, no_work});
-  bytes_ += size;
-  in_place_ = in_place_ || runs_.back().overwrites();
+  if (joins && !runs_.empty() && runs_.back().memory + runs_.back().size == memory) {
+    runs_.back().size += size;
+    return;
+  }
+  runs_.push_back({bytes(), size, memory});
 }
 
-bool PartMemory::too_scattered(std::uint32_t segment_bytes) const {
+std::size_t RunList::first(std::uint64_t offset) const {
+  const auto after =
+      std::upper_bound(runs_.begin(), runs_.end(), offset,
+                       [](std::uint64_t value, const Run& run) { return value < run.begin; });
+  return after == runs_.begin() ? 0 : static_cast<std::size_t>(after - runs_.begin()) - 1;
+}
+
+bool RunList::too_scattered(std::uint32_t segment_bytes) const {
   // A segment of a run list may begin and end in the middle of a run.
   std::size_t first = 0;
   for (std::size_t last = 0; last < runs_.size(); ++last) {
@@ -33,87 +42,136 @@ bool PartMemory::too_scattered(std::uint32_t segment_bytes) const {
   return false;
 }
 
-void PartMemory::seal(std::uint32_t segment_bytes) {
-  if (!too_scattered(segment_bytes)) return;
+bool PartMemory::overwrites(std::size_t index) const {
+  const Run& result = results_.runs()[index];
+  return !result.packed && result.memory == inputs_.runs()[index].memory;
+}
+
+void PartMemory::lay_out(RunList inputs, RunList results, Overlap overlap,
+                         std::uint32_t segment_bytes) {
+  PYCCL_ASSERT(overwritten_.empty() && stale_.empty());
+  release();
+  laid_out_ = true;
+  inputs_ = std::move(inputs);
+  results_ = std::move(results);
+  paired_ = overlap == Overlap::paired;
+  arrays_.clear();
+  packed_bytes_ = 0;
   // A segment meets at most 8 arrays of this size or more, and 7 packed runs between them.
   static_assert(transport::pieces_max >= 15);
-  pack(segment_bytes / 6);
-  PYCCL_ASSERT(!too_scattered(segment_bytes));
+  const std::uint64_t small = segment_bytes / 6;
+  const std::uint64_t inputs_below = inputs_.too_scattered(segment_bytes) ? small : 0;
+  std::uint64_t results_below = results_.too_scattered(segment_bytes) ? small : 0;
+  if (overlap == Overlap::deferred) results_below = ~std::uint64_t{0};
+  if (paired_) {
+    // One copy for both: the arrays themselves are the backup of what is packed.
+    note_packed(inputs_, results_, inputs_below);
+  } else {
+    note_packed(inputs_, {}, inputs_below);
+    note_packed({}, results_, results_below);
+  }
+  inputs_ = pack(inputs_, inputs_below);
+  results_ = pack(results_, results_below);
+  in_place_ = false;
+  for (std::size_t i = 0; paired_ && i < results_.runs().size(); ++i) {
+    in_place_ = in_place_ || overwrites(i);
+  }
+}
+
+// Where the arrays smaller than `small_bytes` go in the packed copy; of the two lists one may be
+// empty, else they pair.
+void PartMemory::note_packed(const RunList& inputs, const RunList& results,
+                             std::uint64_t small_bytes) {
+  const RunList& list = inputs.runs().empty() ? results : inputs;
+  for (std::size_t i = 0; i < list.runs().size(); ++i) {
+    const std::uint64_t size = list.runs()[i].size;
+    if (size >= small_bytes) continue;
+    Packed array{packed_bytes_, size, nullptr, nullptr};
+    if (!inputs.runs().empty()) array.input = inputs.runs()[i].memory;
+    if (!results.runs().empty()) array.result = results.runs()[i].memory;
+    arrays_.push_back(array);
+    packed_bytes_ += size;
+  }
 }
 
 // Makes one run of each sequence of arrays smaller than `small_bytes`.
-void PartMemory::pack(std::uint64_t small_bytes) {
-  std::vector<Run> runs;
+RunList PartMemory::pack(const RunList& list, std::uint64_t small_bytes) {
+  RunList packed;
   bool extends = false;
-  for (const Run& run : runs_) {
+  for (const Run& run : list.runs()) {
     const bool small = run.size < small_bytes;
-    if (small) {
-      arrays_.push_back({packed_bytes_, run.size, run.input, run.output, false, no_work});
-      packed_bytes_ += run.size;
-    }
     if (small && extends) {
-      runs.back().size += run.size;
+      packed.runs().back().size += run.size;
     } else {
-      runs.push_back(run);
-      runs.back().packed = small;
+      packed.runs().push_back(run);
+      packed.runs().back().packed = small;
     }
     extends = small;
   }
-  runs_ = std::move(runs);
-  in_place_ = std::ranges::any_of(runs_, &Run::overwrites);
+  return packed;
 }
 
-// Not before the first attempt, so that a lack of memory is met in one place.
+// Not before an attempt, so that a lack of memory is met in one place.
 void PartMemory::take_packed() {
   if (packed_bytes_ == 0 || packed_.size() > 0) return;
   packed_ = pool_->take(packed_bytes_);
-  std::uint64_t at = 0;
-  for (Run& run : runs_) {
-    if (!run.packed) continue;
-    run.input = run.output = packed_.data() + at;
+  std::byte* at = packed_.data();
+  const auto place = [&at](Run& run) {
+    if (!run.packed) return;
+    run.memory = at;
     at += run.size;
+  };
+  if (!paired_) std::ranges::for_each(inputs_.runs(), place);
+  std::ranges::for_each(results_.runs(), place);
+  if (!paired_) return;
+  for (std::size_t i = 0; i < results_.runs().size(); ++i) {
+    if (results_.runs()[i].packed) inputs_.runs()[i].memory = results_.runs()[i].memory;
   }
 }
 
-void PartMemory::begin(bool uses_partial, Backup backup) {
-  const bool snapshot = backup == Backup::snapshot;
+void PartMemory::begin(const Demand& demand) {
   // Partial sums and snapshots need the work buffer for themselves.
-  const bool work_for_all = uses_partial || snapshot;
-  if (work_for_all || work_for_all_ || backup == Backup::none) restore();
-  work_for_all_ = work_for_all;
+  const auto plain = [](const Demand& each) {
+    return each.partial_bytes == 0 && !each.partial_in_result && !each.snapshot && each.keeps;
+  };
+  if (!plain(demand) || !plain(demand_)) restore();
+  demand_ = demand;
   for (const ByteRange& range : overwritten_) stale_.add(range);
   overwritten_.clear();
   if (PYCCL_MUTANT("no-restore-on-retry")) stale_.clear();
   take_packed();
-  // The caller's arrays are the backup of what is packed.
-  for (const Run& array : arrays_) {
+  for (const Packed& array : arrays_) {
+    if (array.input == nullptr) continue;
     std::memcpy(packed_.data() + array.begin, array.input, array.size);
   }
-  divide_work(work_for_all, uses_partial || backup != Backup::none);
-  keeps_overwritten_ = in_place_ && backup == Backup::ranges;
+  divide_work(demand);
   snapshot_ = false;
-  if (snapshot) {
-    keep({0, bytes_});
+  if (demand.snapshot && paired_) {
+    keep({0, results_.bytes()});
     snapshot_ = true;
-    overwritten_ = {{0, bytes_}};
+    overwritten_ = {{0, results_.bytes()}};
   }
 }
 
-void PartMemory::divide_work(bool packed_too, bool overwritten_too) {
+void PartMemory::divide_work(const Demand& demand) {
+  const bool packed_too = demand.partial_in_result || demand.snapshot;
   std::uint64_t size = 0;
-  for (Run& run : runs_) {
-    run.work = no_work;
-    if (!(run.overwrites() && overwritten_too) && !(run.packed && packed_too)) continue;
-    run.work = size;
-    size += run.size;
+  for (std::size_t i = 0; paired_ && i < results_.runs().size(); ++i) {
+    Run& run = results_.runs()[i];
+    const bool wanted = run.packed ? packed_too : overwrites(i) && (demand.keeps || packed_too);
+    run.work = wanted ? size : Run::no_work;
+    if (wanted) size += run.size;
   }
+  partial_at_ = size;
+  if (!demand.partial_in_result) size += demand.partial_bytes;
   if (work_.size() >= size) return;
+  PYCCL_ASSERT(stale_.empty());
   pool_->give_back(std::move(work_));
   work_ = pool_->take(size);
 }
 
 void PartMemory::before_result(ByteRange range) {
-  if (!keeps_overwritten_) return;
+  if (!in_place_ || !demand_.keeps || snapshot_) return;
   settle(range);
   if (stale_.covers(range)) return;
   keep(range);
@@ -123,16 +181,16 @@ void PartMemory::before_result(ByteRange range) {
 // Copies what the arrays hold in place to the work buffer.
 void PartMemory::keep(ByteRange range) {
   // Backups of large operations are read only if something fails, so they should not cost cache.
-  const bool large = bytes_ > cached_bytes_max;
-  for_each_run(range,
-               [&](const std::byte* input, std::byte* work, std::byte* output, std::size_t size) {
-                 if (work == output) return;  // nothing to keep
-                 if (large) {
-                   kernels::copy_streaming(work, input, size);
-                 } else {
-                   std::memcpy(work, input, size);
-                 }
-               });
+  const bool large = results_.bytes() > cached_bytes_max;
+  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+    if (run.work == Run::no_work) return;
+    std::byte* work = work_.data() + run.work + offset;
+    if (large) {
+      kernels::copy_streaming(work, run.memory + offset, size);
+    } else {
+      std::memcpy(work, run.memory + offset, size);
+    }
+  });
 }
 
 // Attempts divide the arrays differently. A range that is partly stale would have its input in
@@ -149,16 +207,18 @@ void PartMemory::restore() {
   overwritten_.clear();
   snapshot_ = false;
   stale_.for_each([this](ByteRange range) {
-    for_each_run(range, [](const std::byte*, std::byte* work, std::byte* output, std::size_t size) {
-      if (work != output) std::memcpy(output, work, size);
+    results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+      if (run.work == Run::no_work) return;
+      std::memcpy(run.memory + offset, work_.data() + run.work + offset, size);
     });
   });
   stale_.clear();
 }
 
 void PartMemory::publish() {
-  for (const Run& array : arrays_) {
-    std::memcpy(array.output, packed_.data() + array.begin, array.size);
+  for (const Packed& array : arrays_) {
+    if (array.result == nullptr) continue;
+    std::memcpy(array.result, packed_.data() + array.begin, array.size);
   }
   overwritten_.clear();
   stale_.clear();
@@ -169,29 +229,39 @@ void PartMemory::release() {
   pool_->give_back(std::move(packed_));
 }
 
-std::size_t PartMemory::first_run(std::uint64_t offset) const {
-  const auto after =
-      std::upper_bound(runs_.begin(), runs_.end(), offset,
-                       [](std::uint64_t value, const Run& run) { return value < run.begin; });
-  return after == runs_.begin() ? 0 : static_cast<std::size_t>(after - runs_.begin()) - 1;
-}
-
 void PartMemory::input_pieces(ByteRange range, transport::Pieces& pieces) {
+  if (!paired_) {
+    inputs_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+      pieces.push({run.memory + offset, size});
+    });
+    return;
+  }
   settle(range);
-  for_each_run(range, [&](const std::byte* input, std::byte*, std::byte*, std::size_t size) {
-    pieces.push({input, size});
+  const bool kept = snapshot_ || stale_.covers(range);
+  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+    const auto index = static_cast<std::size_t>(&run - results_.runs().data());
+    const bool copied = kept && run.work != Run::no_work;
+    const std::byte* from =
+        copied ? work_.data() + run.work + offset : inputs_.runs()[index].memory + offset;
+    pieces.push({from, size});
   });
 }
 
-void PartMemory::partial_pieces(ByteRange range, transport::Pieces& pieces) const {
-  for_each_run(range, [&](const std::byte*, std::byte* partial, std::byte*, std::size_t size) {
-    pieces.push({partial, size});
+void PartMemory::partial_pieces(ByteRange range, transport::MutablePieces& pieces) const {
+  if (!demand_.partial_in_result) {
+    pieces.push({work_.data() + partial_at_ + range.begin, range.size()});
+    return;
+  }
+  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+    const bool apart = run.work != Run::no_work;
+    std::byte* from = apart ? work_.data() + run.work + offset : run.memory + offset;
+    pieces.push({from, size});
   });
 }
 
 void PartMemory::result_pieces(ByteRange range, transport::MutablePieces& pieces) const {
-  for_each_run(range, [&](const std::byte*, std::byte*, std::byte* result, std::size_t size) {
-    pieces.push({result, size});
+  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+    pieces.push({run.memory + offset, size});
   });
 }
 

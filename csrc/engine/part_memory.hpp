@@ -1,14 +1,15 @@
-// The memory of one part of an operation: all its arrays of one data type, seen as one run of
-// bytes.
+// The memory of one part of an operation: its arrays of one data type, seen as the three buffers of
+// a plan (collectives/plan.hpp), in bytes.
 //
 // Contract C4 asks that inputs survive a failure, and a retry needs them. So:
-//   out of place  the output is scratch until the end; the input is never written.
-//   in place      a work buffer holds partial sums first and then, range by range, what a final
-//                 value has overwritten; the array itself sees final values only. The next attempt
-//                 reads what an earlier one has overwritten from there, so a retry copies nothing
-//                 back.
-//   packed        neighbours too small for pieces of a segment: the operation runs in place on a
-//                 packed copy, and the arrays are written only when it has been committed.
+//   apart     the result is scratch until the end; the input is never written.
+//   in place  where results replace the input (all-reduce and its kin), a work buffer holds partial
+//             sums first and then, range by range, what a final value has overwritten; the array
+//             itself sees final values only. The next attempt reads what an earlier one has
+//             overwritten from there, so a retry copies nothing back.
+//   packed    neighbours too small for pieces of a segment, and results that would overwrite an
+//             input that is still needed: the operation runs on a packed copy, and the arrays are
+//             written only when it has been committed.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +18,62 @@
 #include "base/bytes.hpp"
 #include "base/memory.hpp"
 #include "engine/byte_ranges.hpp"
-#include "engine/request.hpp"
 #include "kernels/kernels.hpp"
 #include "transport/connection.hpp"
 
 namespace pyccl::engine {
 
-// What keeps the input while results overwrite it in place.
-enum class Backup {
-  none,      // the result is the input
-  ranges,    // each range just before its result
-  snapshot,  // all of it at once: the plan may overwrite the input while it is still being sent
+// Bytes [begin, begin + size) of a buffer lie at `memory`.
+struct Run {
+  std::uint64_t begin = 0;
+  std::uint64_t size = 0;
+  std::byte* memory = nullptr;
+  bool packed = false;
+  std::uint64_t work = no_work;  // where its place in the work buffer begins, in this attempt
+
+  static constexpr std::uint64_t no_work = ~std::uint64_t{0};
+};
+
+// The runs of a buffer in the order of its coordinates, without gaps.
+class RunList {
+ public:
+  // Behind what is there. `joins`: one run with the one before, if they touch.
+  void add(std::byte* memory, std::uint64_t size, bool joins);
+  std::uint64_t bytes() const { return runs_.empty() ? 0 : runs_.back().begin + runs_.back().size; }
+  std::vector<Run>& runs() { return runs_; }
+  const std::vector<Run>& runs() const { return runs_; }
+  bool too_scattered(std::uint32_t segment_bytes) const;
+
+  // Calls visit(run, offset within it, bytes) for each run that `range` meets.
+  template <class Visit>
+  void for_each(ByteRange range, Visit visit) const {
+    for (std::size_t i = first(range.begin); i < runs_.size(); ++i) {
+      const Run& run = runs_[i];
+      if (run.begin >= range.end) break;
+      const std::uint64_t from = std::max(range.begin, run.begin);
+      const std::uint64_t upto = std::min(range.end, run.begin + run.size);
+      if (from < upto) visit(run, from - run.begin, static_cast<std::size_t>(upto - from));
+    }
+  }
+
+ private:
+  std::size_t first(std::uint64_t offset) const;
+  std::vector<Run> runs_;
+};
+
+// How results meet inputs in memory.
+enum class Overlap {
+  none,     // not at all, or only where they hold the same: the own share in the whole
+  paired,   // input and result have the same coordinates, and memory in common only as a whole run
+  deferred  // somehow: results are written when the operation has been committed
+};
+
+// What a plan asks of the memory, by an attempt.
+struct Demand {
+  std::uint64_t partial_bytes = 0;
+  bool partial_in_result = false;
+  bool snapshot = false;  // the input is needed after results have overwritten it
+  bool keeps = true;      // what results overwrite may have to be given back
 };
 
 class PartMemory {
@@ -36,13 +82,13 @@ class PartMemory {
   ~PartMemory() { release(); }
   PartMemory(PartMemory&&) = default;
 
-  void add(const Array& array);
-  // After the last add(): packs what is scattered too much.
-  void seal(std::uint32_t segment_bytes);
+  // Which arrays there are. Again for an attempt that divides them otherwise, unless paired.
+  void lay_out(RunList inputs, RunList results, Overlap overlap, std::uint32_t segment_bytes);
+  bool laid_out() const { return laid_out_; }
 
   // Begins an attempt: the input is what the caller gave. All memory of the attempt is taken here,
   // before anything is sent; std::bad_alloc leaves the arrays as they were, or restore() does.
-  void begin(bool uses_partial, Backup backup);
+  void begin(const Demand& demand);
   // Puts back all that was overwritten. Idempotent.
   void restore();
   // The result is final: packed arrays are written.
@@ -50,70 +96,47 @@ class PartMemory {
   void release();
 
   kernels::DataType dtype() const { return dtype_; }
-  std::uint64_t count() const { return bytes_ / kernels::size_of(dtype_); }
-  std::uint64_t bytes() const { return bytes_; }
   std::uint64_t work_bytes() const { return work_.size() + packed_.size(); }
 
-  // To be called before a final value is written to `range` for the first time.
+  // To be called before a final value is written to `range` of the result for the first time.
   void before_result(ByteRange range);
 
-  // Where a range lies; several runs if the part is a list of arrays, pieces_max at most.
+  // Where a range lies; several runs if the part is a list of arrays, pieces_max at most. What lies
+  // in place of a result is to be asked for after its before_result().
   void input_pieces(ByteRange range, transport::Pieces& pieces);
-  void partial_pieces(ByteRange range, transport::Pieces& pieces) const;
+  void partial_pieces(ByteRange range, transport::MutablePieces& pieces) const;
   void result_pieces(ByteRange range, transport::MutablePieces& pieces) const;
 
-  // Calls visit(input, partial, result, bytes) for each contiguous run of `range`, for whose result
-  // before_result() was called if it is to be written.
-  template <class Visit>
-  void for_each_run(ByteRange range, Visit visit) const {
-    const bool kept = snapshot_ || stale_.covers(range);
-    for (std::size_t i = first_run(range.begin); i < runs_.size(); ++i) {
-      const Run& run = runs_[i];
-      if (run.begin >= range.end) break;
-      const std::uint64_t from = std::max(range.begin, run.begin);
-      const std::uint64_t upto = std::min(range.end, run.begin + run.size);
-      if (from == upto) continue;
-      std::byte* output = run.output + (from - run.begin);
-      const bool has_work = run.work != no_work;
-      std::byte* partial = has_work ? work_.data() + run.work + (from - run.begin) : output;
-      const bool copied = kept && has_work;
-      const std::byte* input = copied ? partial : run.input + (from - run.begin);
-      visit(input, partial, output, static_cast<std::size_t>(upto - from));
-    }
-  }
-
  private:
-  static constexpr std::uint64_t no_work = ~std::uint64_t{0};
-  struct Run {
-    std::uint64_t begin = 0;
+  struct Packed {
+    std::uint64_t begin = 0;  // within the packed copy
     std::uint64_t size = 0;
-    const std::byte* input = nullptr;
-    std::byte* output = nullptr;
-    bool packed = false;
-    std::uint64_t work = no_work;  // where its place in the work buffer begins, in this attempt
-    bool overwrites() const { return input == output && !packed; }
+    const std::byte* input = nullptr;  // the caller's; nullptr: a result only
+    std::byte* result = nullptr;       // nullptr: an input only
   };
 
-  std::size_t first_run(std::uint64_t offset) const;
-  bool too_scattered(std::uint32_t segment_bytes) const;
-  void pack(std::uint64_t small_bytes);
+  bool overwrites(std::size_t index) const;
+  static RunList pack(const RunList& list, std::uint64_t small_bytes);
+  void note_packed(const RunList& inputs, const RunList& results, std::uint64_t small_bytes);
   void take_packed();
-  void divide_work(bool packed_too, bool overwritten_too);
+  void divide_work(const Demand& demand);
   void keep(ByteRange range);
   void settle(ByteRange range);
 
   kernels::DataType dtype_;
   MemoryPool* pool_;
-  std::uint64_t bytes_ = 0;
-  std::vector<Run> runs_;    // what the plan works on
-  std::vector<Run> arrays_;  // the caller's that are packed; begin: within the packed copy
-  bool in_place_ = false;    // some array is overwritten by results
-  bool work_for_all_ = false;
-  bool keeps_overwritten_ = false;
+  RunList inputs_;
+  RunList results_;  // paired: run for run those of the inputs
+  bool laid_out_ = false;
+  bool paired_ = false;
+  bool in_place_ = false;  // some array is overwritten by results
+  Demand demand_;
   bool snapshot_ = false;
+  std::vector<Packed> arrays_;
   std::uint64_t packed_bytes_ = 0;
   LargeBuffer packed_;
   LargeBuffer work_;
+  std::uint64_t partial_at_ = 0;        // in work_, where it is no part of the result
   std::vector<ByteRange> overwritten_;  // in this attempt; kept in work_
   ByteRanges stale_;                    // in earlier ones, or as good as that; kept in work_
 };

@@ -6,84 +6,64 @@
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
+#include "engine/zip.hpp"
 
 namespace pyccl::engine {
 
 using collectives::Range;
-using collectives::Source;
 
-PartRun::PartRun(const PartRunOptions& options, collectives::Plan plan, PartMemory& memory,
-                 const Contributors& contributors, SlotPool& slots)
-    : options_(options),
-      memory_(memory),
-      contributors_(contributors),
-      slots_(slots),
-      element_bytes_(kernels::size_of(memory.dtype())),
-      segment_elements_(std::max<std::uint64_t>(options.segment_bytes / element_bytes_, 1)),
-      incoming_(plan.size()),
-      followers_(plan.size()),
-      held_back_(plan.size()),
-      lanes_(contributors.weights.size()) {
-  for (std::size_t step = 0; step < plan.size(); ++step) {
-    add_step(static_cast<std::uint16_t>(step), plan[step]);
+void PartRun::begin(const PartRunOptions& options, std::shared_ptr<const Program> program,
+                    PartMemory& memory, const Contributors& contributors, SlotPool& slots) {
+  options_ = options;
+  program_ = std::move(program);
+  memory_ = &memory;
+  contributors_ = &contributors;
+  slots_ = &slots;
+  element_bytes_ = kernels::size_of(memory.dtype());
+  received_.assign(program_->incoming_segments, 0);
+  saved_.assign(program_->incoming_segments, 0);
+  incoming_left_.clear();
+  for (const Incoming& incoming : program_->incoming) incoming_left_.push_back(incoming.segments);
+  fold_missing_.clear();
+  for (const FoldPlan& fold : program_->folds) {
+    fold_missing_.insert(fold_missing_.end(), fold.segments,
+                         fold.others + (fold.own_partial ? 1 : 0));
   }
+  fold_empty_.assign(program_->folds.size(), 0);
+  staged_.assign(program_->staged_places, {});
+  reader_missing_ = program_->missing;
+  step_folds_left_ = program_->fold_segments_of;
+  open_.assign(program_->outgoing.size(), 1);
+  for (const HeldBack& held : program_->held_back) open_[held.outgoing] = 0;
+  lanes_.resize(program_->inputs.size());
+  for (Lane& lane : lanes_) lane.reset();
+  waiting_.clear();
+  results_missing_ = program_->results;
+  copy_ = 0;
+  copy_segment_ = 0;
 }
 
-PartRun::~PartRun() {
+void PartRun::end() {
   for (const Read& read : reads_) {
-    if (read.slot != nullptr) slots_.give_back(read.slot);
+    if (read.slot != nullptr) slots_->give_back(read.slot);
   }
-  for (const FoldRun& fold : folds_) {
-    for (const Staged& staged : fold.staged) {
-      if (staged.slot != nullptr) slots_.give_back(staged.slot);
-    }
+  for (const Staged& staged : staged_) {
+    if (staged.slot != nullptr) slots_->give_back(staged.slot);
   }
-}
-
-void PartRun::add_step(std::uint16_t step, const collectives::Step& plan) {
-  auto expect = [&](Rank from, Range range, int fold, std::size_t place) {
-    const std::size_t segments = segments_of(range);
-    incoming_[step].push_back({from, step, range, fold, place, std::vector<bool>(segments),
-                               std::vector<bool>(segments), segments});
-  };
-  for (const collectives::Receive& receive : plan.receives) {
-    expect(receive.from, receive.range, -1, 0);
-    results_missing_ += segments_of(receive.range);
-  }
-  for (const collectives::Fold& fold : plan.folds) {
-    const int index = static_cast<int>(folds_.size());
-    const std::size_t segments = segments_of(fold.range);
-    const std::size_t others =
-        fold.order.size() - static_cast<std::size_t>(std::ranges::count(fold.order, options_.self));
-    folds_.push_back(
-        {step, fold, std::vector<std::uint32_t>(segments, static_cast<std::uint32_t>(others)),
-         std::vector<Staged>(segments * fold.order.size()), std::vector<bool>(segments)});
-    for (std::size_t place = 0; place < fold.order.size(); ++place) {
-      if (fold.order[place] != options_.self) expect(fold.order[place], fold.range, index, place);
-    }
-    if (fold.final) results_missing_ += segments;
-  }
-  for (const collectives::Send& send : plan.sends) {
-    const std::size_t index = outgoing_.size();
-    const bool input = collectives::reads_input(send.source);
-    outgoing_.push_back(
-        {step, send, segments_of(send.range), 0, input && send.after == collectives::no_step});
-    if (input) {
-      lanes_[static_cast<std::size_t>(send.to)].inputs.push_back(index);
-      if (send.after != collectives::no_step) {
-        held_back_[static_cast<std::size_t>(send.after)].push_back(index);
-      }
-    } else {
-      followers_[static_cast<std::size_t>(send.after)].push_back(index);
-    }
-  }
+  reads_.clear();
+  staged_.clear();
+  program_.reset();
 }
 
 void PartRun::start() {
-  for (std::size_t fold = 0; fold < folds_.size(); ++fold) {
-    for (std::size_t segment = 0; segment < folds_[fold].missing.size(); ++segment) {
-      if (folds_[fold].missing[segment] == 0) fold_segment(fold, segment);
-    }
+  for (std::size_t i = 0; i < program_->folds.size(); ++i) {
+    const FoldPlan& fold = program_->folds[i];
+    if (fold.others > 0 || fold.own_partial) continue;
+    for (std::uint32_t segment = 0; segment < fold.segments; ++segment) fold_segment(i, segment);
+  }
+  // Steps without folds owe their credits to nobody's data.
+  for (std::size_t step = 0; step < program_->credits.size(); ++step) {
+    if (program_->fold_segments_of[step] == 0) step_folded(static_cast<std::uint16_t>(step));
   }
 }
 
@@ -92,40 +72,29 @@ void PartRun::all_posted() {
   for (const auto& [fold, segment] : waiting) fold_segment(fold, segment);
 }
 
-std::size_t PartRun::segments_of(Range range) const {
-  return static_cast<std::size_t>((range.size() + segment_elements_ - 1) / segment_elements_);
-}
-
-Range PartRun::segment_range(Range range, std::size_t segment) const {
-  const std::uint64_t begin = range.begin + segment * segment_elements_;
-  return {begin, std::min(begin + segment_elements_, range.end)};
-}
-
 ByteRange PartRun::bytes_of(Range range) const {
   return {range.begin * element_bytes_, range.end * element_bytes_};
-}
-
-PartRun::Incoming* PartRun::find_incoming(Rank from, std::uint16_t step) {
-  if (step >= incoming_.size()) return nullptr;
-  for (Incoming& incoming : incoming_[step]) {
-    if (incoming.from == from) return &incoming;
-  }
-  return nullptr;
 }
 
 void PartRun::segment(Rank from, const transport::SegmentHeader& header, transport::ReadToken token,
                       transport::MutablePieces& target) {
   // A header that fits no transfer comes from a peer that called something else; the mismatch of
   // the descriptors ends the operation, here it only must not harm anybody.
-  Incoming* incoming = find_incoming(from, header.step);
-  if (incoming == nullptr || header.offset % (segment_elements_ * element_bytes_) != 0) return;
-  const auto segment =
-      static_cast<std::size_t>(header.offset / (segment_elements_ * element_bytes_));
-  if (segment >= incoming->received.size()) return;
-  const ByteRange range = bytes_of(segment_range(incoming->range, segment));
+  const Incoming* incoming = program_->find_incoming(from, header.step);
+  const std::uint64_t segment_bytes = program_->segment_elements * element_bytes_;
+  if (incoming == nullptr || header.offset % segment_bytes != 0) return;
+  if (header.offset / segment_bytes >= incoming->segments) return;
+  const auto segment = static_cast<std::uint32_t>(header.offset / segment_bytes);
+  const ByteRange range = bytes_of(program_->segment_range(incoming->range, segment));
   if (header.length != range.size()) return;
-  if (incoming->received[segment] && !PYCCL_MUTANT("duplicate-segment")) {
+  const std::uint32_t number = incoming->first_segment + segment;
+  if (received_[number] != 0 && !PYCCL_MUTANT("duplicate-segment")) {
     PYCCL_MARK("segment arrives twice");
+    return;
+  }
+  if (incoming->credit()) {
+    received_[number] = 1;
+    received_all(*incoming);
     return;
   }
   if (header.empty) {
@@ -134,17 +103,17 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
   }
   std::byte* slot = nullptr;
   if (incoming->fold >= 0) {
-    slot = slots_.take();
+    slot = slots_->take();
     target.push({slot, static_cast<std::size_t>(range.size())});
   } else {
-    if (!incoming->saved[segment]) {
-      memory_.before_result(range);
-      incoming->saved[segment] = true;
+    if (saved_[number] == 0) {
+      memory_->before_result(range);
+      saved_[number] = 1;
     }
-    memory_.result_pieces(range, target);
+    memory_->result_pieces(range, target);
   }
-  const auto index = static_cast<std::size_t>(incoming - incoming_[header.step].data());
-  reads_.push_back({from, token, header.step, index, segment, slot});
+  const auto index = static_cast<std::size_t>(incoming - program_->incoming.data());
+  reads_.push_back({from, token, index, segment, slot});
 }
 
 void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) {
@@ -154,99 +123,164 @@ void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) 
   const Read read = *found;
   *found = reads_.back();
   reads_.pop_back();
-  Incoming& incoming = incoming_[read.step][read.incoming];
-  if (!complete || (incoming.received[read.segment] && !PYCCL_MUTANT("duplicate-segment"))) {
-    if (read.slot != nullptr && !PYCCL_MUTANT("slot-leak")) slots_.give_back(read.slot);
+  const Incoming& incoming = program_->incoming[read.incoming];
+  std::uint8_t& received = received_[incoming.first_segment + read.segment];
+  if (!complete || (received != 0 && !PYCCL_MUTANT("duplicate-segment"))) {
+    if (read.slot != nullptr && !PYCCL_MUTANT("slot-leak")) slots_->give_back(read.slot);
     return;
   }
   if (incoming.fold >= 0) {
     contribution(incoming, read.segment, {read.slot, false});
     return;
   }
-  incoming.received[read.segment] = true;
+  received = 1;
   --results_missing_;
-  made(incoming.step, incoming.range, read.segment, true);
-  if (--incoming.missing == 0) received_all(incoming);
+  made(program_->readers_of_incoming[read.incoming], incoming.range, read.segment);
+  if (--incoming_left_[read.incoming] == 0) received_all(incoming);
 }
 
-void PartRun::contribution(Incoming& incoming, std::size_t segment, Staged staged) {
-  incoming.received[segment] = true;
-  --incoming.missing;
+void PartRun::contribution(const Incoming& incoming, std::uint32_t segment, Staged staged) {
+  received_[incoming.first_segment + segment] = 1;
   const auto index = static_cast<std::size_t>(incoming.fold);
-  FoldRun& run = folds_[index];
-  run.staged[segment * run.fold.order.size() + incoming.place] = staged;
-  if (--run.missing[segment] == 0) fold_segment(index, segment);
+  const FoldPlan& plan = program_->folds[index];
+  staged_[plan.first_staged + segment * plan.fold.order.size() + incoming.place] = staged;
+  if (--fold_missing_[plan.first_segment + segment] == 0) fold_segment(index, segment);
 }
 
-void PartRun::fold_segment(std::size_t index, std::size_t segment) {
-  FoldRun& run = folds_[index];
+void PartRun::fold_segment(std::size_t index, std::uint32_t segment) {
+  const FoldPlan& plan = program_->folds[index];
   // The divisor, and the weights of others, are known when everybody has posted.
-  if ((run.fold.final || run.fold.plain) && !contributors_.all_posted() &&
+  if ((plan.fold.final || plan.fold.plain) && !contributors_->all_posted() &&
       !PYCCL_MUTANT("weights-not-awaited")) {
     PYCCL_MARK("data overtakes the announcement of its operation");
     waiting_.emplace_back(index, segment);
     return;
   }
-  const Range range = segment_range(run.fold.range, segment);
-  if (run.fold.final) memory_.before_result(bytes_of(range));
-  run_kernel(run, segment, bytes_of(range));
-  for (std::size_t place = 0; place < run.fold.order.size(); ++place) {
-    Staged& staged = run.staged[segment * run.fold.order.size() + place];
-    if (staged.slot != nullptr) slots_.give_back(staged.slot);
+  if (plan.fold.final) {
+    memory_->before_result(bytes_of(program_->segment_range(plan.fold.range, segment)));
+  }
+  run_kernel(index, segment);
+  const std::size_t places = plan.fold.order.size();
+  for (std::size_t place = 0; place < places; ++place) {
+    Staged& staged = staged_[plan.first_staged + segment * places + place];
+    if (staged.slot != nullptr) slots_->give_back(staged.slot);
     staged = {};
   }
-  if (run.fold.final) --results_missing_;
-  made(run.step, run.fold.range, segment, run.fold.final);
+  if (plan.fold.final) --results_missing_;
+  made(program_->readers_of_fold[index], plan.fold.range, segment);
+  if (--step_folds_left_[plan.step] == 0) step_folded(plan.step);
 }
 
-void PartRun::run_kernel(FoldRun& run, std::size_t segment, ByteRange range) {
-  const std::size_t places = run.fold.order.size();
-  const Staged* staged = &run.staged[segment * places];
-  std::vector<const std::byte*> sources;
-  std::vector<double> weights;
-  std::size_t own = places;  // index among the sources
+// Fills sources_ and weights_; returns the own one's index among them, or their number.
+std::size_t PartRun::gather_sources(const FoldPlan& plan, std::uint32_t segment) {
+  const std::size_t places = plan.fold.order.size();
+  const Staged* staged = &staged_[plan.first_staged + segment * places];
+  sources_.clear();
+  weights_.clear();
+  std::size_t own = places;
   for (std::size_t place = 0; place < places; ++place) {
-    const Rank rank = run.fold.order[place];
-    const bool self = rank == options_.self;
-    const double posted = contributors_.weights[static_cast<std::size_t>(rank)];
-    const double weight = self ? options_.weight : run.fold.plain ? posted : 1.0;
+    const Rank rank = plan.fold.order[place];
+    const bool self = rank == program_->self;
+    const double posted = contributors_->weights[static_cast<std::size_t>(rank)];
+    double weight = plan.fold.plain ? posted : 1.0;
+    if (self) weight = plan.own_partial ? 1.0 : options_.weight;
     // Data of a member without weight should not have come; it counts for nothing.
-    if (weight == 0.0 || (!self && staged[place].empty)) continue;
-    if (self) own = sources.size();
-    sources.push_back(staged[place].slot);
-    weights.push_back(weight);
+    const bool empty = self ? plan.own_partial && all_empty(plan.own_folds) : staged[place].empty;
+    if (weight == 0.0 || empty) continue;
+    if (self) own = sources_.size();
+    sources_.push_back(staged[place].slot);
+    weights_.push_back(weight);
   }
-  if (sources.empty()) {
-    run.made_empty[segment] = true;
+  if (std::ranges::all_of(weights_, [](double weight) { return weight == 1.0; })) weights_.clear();
+  return std::min(own, sources_.size());
+}
+
+void PartRun::run_kernel(std::size_t index, std::uint32_t segment) {
+  const FoldPlan& plan = program_->folds[index];
+  const std::size_t own = gather_sources(plan, segment);
+  if (sources_.empty()) {
+    fold_empty_[index] = 1;
     return;
   }
-  const bool average = options_.op == kernels::ReduceOp::avg && run.fold.final;
-  if (std::ranges::all_of(weights, [](double weight) { return weight == 1.0; })) weights.clear();
-  const auto fold =
-      kernels::best_target().fold[static_cast<int>(memory_.dtype())][static_cast<int>(options_.op)];
-  memory_.for_each_run(
-      range, [&](const std::byte* input, std::byte* partial, std::byte* result, std::size_t size) {
-        if (own < sources.size()) sources[own] = input;
-        fold({run.fold.final ? result : partial, sources, weights,
-              average ? contributors_.weight_sum : 1.0, size / element_bytes_});
-        for (std::size_t i = 0; i < sources.size(); ++i) {
-          if (i != own) sources[i] += size;
-        }
-      });
+  const Range range = program_->segment_range(plan.fold.range, segment);
+  transport::MutablePieces target;
+  if (plan.fold.final) {
+    memory_->result_pieces(bytes_of(range), target);
+  } else {
+    memory_->partial_pieces(bytes_of(range), target);
+  }
+  transport::Pieces own_pieces;
+  if (own < sources_.size()) {
+    const std::uint64_t begin = plan.fold.own_begin + (range.begin - plan.fold.range.begin);
+    find_own(plan, bytes_of({begin, begin + range.size()}), own_pieces);
+  }
+  const bool average = options_.op == kernels::ReduceOp::avg && plan.fold.final;
+  const double divisor = average ? contributors_->weight_sum : 1.0;
+  const auto fold = kernels::best_target()
+                        .fold[static_cast<int>(memory_->dtype())][static_cast<int>(options_.op)];
+  const auto run = [&](const std::byte* own_data, std::byte* to, std::size_t size) {
+    if (own < sources_.size()) sources_[own] = own_data;
+    fold({to, sources_, weights_, divisor, size / element_bytes_});
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      if (i != own) sources_[i] += size;
+    }
+  };
+  if (own < sources_.size()) return zip(own_pieces.view(), target.view(), run);
+  for (const MutableByteView to : target.view()) run(nullptr, to.data(), to.size());
 }
 
-void PartRun::made(std::uint16_t step, Range range, std::size_t segment, bool result) {
-  for (std::size_t index : followers_[step]) {
-    const collectives::Send& send = outgoing_[index].send;
-    if (send.range == range && (send.source == Source::result) == result) {
-      lanes_[static_cast<std::size_t>(send.to)].ready.push_back({index, segment});
+void PartRun::find_own(const FoldPlan& plan, ByteRange range, transport::Pieces& pieces) {
+  if (!plan.own_partial) return memory_->input_pieces(range, pieces);
+  transport::MutablePieces memory;
+  memory_->partial_pieces(range, memory);
+  for (const MutableByteView piece : memory.view()) pieces.push(piece);
+}
+
+void PartRun::made(const std::vector<std::uint32_t>& readers, Range whole, std::uint32_t segment) {
+  for (const std::uint32_t number : readers) {
+    const Reader& reader = program_->readers[number];
+    if (reader.exact) {
+      may_read(reader, segment);
+      continue;
+    }
+    const Range range = program_->segment_range(whole, segment);
+    const std::uint64_t begin = std::max(range.begin, reader.range.begin);
+    const std::uint64_t end = std::min(range.end, reader.range.end);
+    if (begin >= end) continue;
+    const std::uint64_t unit = program_->segment_elements;
+    const auto first = static_cast<std::uint32_t>((begin - reader.range.begin) / unit);
+    const auto last = static_cast<std::uint32_t>((end - 1 - reader.range.begin) / unit);
+    for (std::uint32_t k = first; k <= last; ++k) {
+      if (--reader_missing_[reader.first_count + k] == 0) may_read(reader, k);
     }
   }
 }
 
+void PartRun::may_read(const Reader& reader, std::uint32_t segment) {
+  if (!reader.fold) {
+    const Rank to = program_->outgoing[reader.index].send.to;
+    lanes_[static_cast<std::size_t>(to)].ready.push_back({reader.index, segment});
+    return;
+  }
+  const FoldPlan& plan = program_->folds[reader.index];
+  if (--fold_missing_[plan.first_segment + segment] == 0) fold_segment(reader.index, segment);
+}
+
+void PartRun::step_folded(std::uint16_t step) {
+  for (const std::uint32_t index : program_->credits[step]) {
+    const Rank to = program_->outgoing[index].send.to;
+    lanes_[static_cast<std::size_t>(to)].ready.push_back({index, 0});
+  }
+}
+
 void PartRun::received_all(const Incoming& incoming) {
-  for (const std::size_t index : held_back_[incoming.step]) {
-    if (outgoing_[index].send.to == incoming.from) outgoing_[index].open = true;
+  const auto name = std::pair(incoming.step, incoming.from);
+  auto held = std::ranges::lower_bound(program_->held_back, name, {}, [](const HeldBack& each) {
+    return std::pair(each.step, each.from);
+  });
+  for (; held != program_->held_back.end(); ++held) {
+    if (std::pair(held->step, held->from) != name) break;
+    open_[held->outgoing] = 1;
   }
 }
 

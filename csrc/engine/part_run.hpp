@@ -1,4 +1,4 @@
-// One attempt at one part: runs a Plan on memory, segment by segment. It says which segment may
+// One attempt at one part: runs a Program on memory, segment by segment. It says which segment may
 // leave next and takes what arrives; it knows no channel and no peer, only ranks.
 //
 // What arrives may arrive twice and in any order (transport/channel.hpp); a bit per segment makes
@@ -6,12 +6,12 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <vector>
 
 #include "base/memory.hpp"
-#include "collectives/plan.hpp"
 #include "engine/part_memory.hpp"
+#include "engine/program.hpp"
 #include "kernels/kernels.hpp"
 #include "transport/channel.hpp"
 
@@ -27,22 +27,27 @@ struct Contributors {
 
 struct PartRunOptions {
   std::uint16_t part = 0;
-  Rank self = 0;
   double weight = 1.0;  // the own one
   kernels::ReduceOp op = kernels::ReduceOp::sum;
-  std::uint32_t segment_bytes = 0;
 };
 
 class PartRun {
  public:
-  PartRun(const PartRunOptions&, collectives::Plan, PartMemory&, const Contributors&, SlotPool&);
-  ~PartRun();
+  PartRun() = default;
+  ~PartRun() { end(); }
   PartRun(const PartRun&) = delete;
   PartRun& operator=(const PartRun&) = delete;
+
+  // All that is referred to lives until end(), after which the next attempt may begin.
+  void begin(const PartRunOptions&, std::shared_ptr<const Program>, PartMemory&,
+             const Contributors&, SlotPool&);
+  void end();
 
   // Folds that need nobody else's data, and those that waited for the weights.
   void start();
   void all_posted();
+  // Copies own shares to where they belong, some `bytes` of them; true: there is more to do.
+  bool copy_some(std::uint64_t bytes);
 
   // As ChannelObserver: fills `target` or leaves it empty to have the payload thrown away.
   void segment(Rank from, const transport::SegmentHeader&, transport::ReadToken,
@@ -53,9 +58,8 @@ class PartRun {
   struct Read {
     Rank from = 0;
     transport::ReadToken token = 0;
-    std::uint16_t step = 0;
-    std::size_t incoming = 0;  // of the step
-    std::size_t segment = 0;
+    std::size_t incoming = 0;
+    std::uint32_t segment = 0;
     std::byte* slot = nullptr;
   };
   // The caller redirects these when the attempt ends.
@@ -65,85 +69,101 @@ class PartRun {
   bool next_segment(Rank to, transport::SegmentHeader& header, transport::Pieces& pieces);
   bool has_segment(Rank to) const;
 
-  bool whole() const { return results_missing_ == 0; }
+  bool whole() const { return results_missing_ == 0 && copy_ == program_->copies.size(); }
 
  private:
-  // One transfer that arrives: (from, step).
-  struct Incoming {
-    Rank from = 0;
-    std::uint16_t step = 0;
-    collectives::Range range;
-    int fold = -1;          // index into folds_, or -1: a receive
-    std::size_t place = 0;  // in the fold's order
-    std::vector<bool> received;
-    std::vector<bool> saved;  // receives: what lies there has been kept
-    std::size_t missing = 0;  // segments
-  };
-
   // One contribution of one segment of a fold.
   struct Staged {
     std::byte* slot = nullptr;
     bool empty = false;
   };
 
-  struct FoldRun {
-    std::uint16_t step = 0;
-    collectives::Fold fold;
-    std::vector<std::uint32_t> missing;  // by segment: contributions of others
-    std::vector<Staged> staged;          // [segment * order.size() + place]
-    std::vector<bool> made_empty;        // by segment: nobody has contributed so far
-  };
-
-  struct Outgoing {
-    std::uint16_t step = 0;
-    collectives::Send send;
-    std::size_t segments = 0;
-    std::size_t next = 0;  // sends of input: the next segment
-    bool open = true;      // sends of input: what they wait for has come
-  };
-
   struct Ready {
-    std::size_t outgoing = 0;
-    std::size_t segment = 0;
+    std::uint32_t outgoing = 0;
+    std::uint32_t segment = 0;
   };
 
-  struct Lane {                       // to one rank
-    std::deque<Ready> ready;          // made here, first come first served
-    std::vector<std::size_t> inputs;  // outgoing_, in the order of the plan
-    std::size_t done = 0;             // of inputs: all their segments have left
+  struct Lane {                // to one rank
+    std::vector<Ready> ready;  // made here, first come first served
+    std::size_t taken = 0;     // of ready
+    std::size_t done = 0;      // sends of input of which all segments have left
+    std::uint32_t next = 0;    // segment of the present one
+
+    void reset() {
+      ready.clear();
+      taken = done = next = 0;
+    }
   };
 
-  std::size_t segments_of(collectives::Range) const;
-  collectives::Range segment_range(collectives::Range, std::size_t segment) const;
   ByteRange bytes_of(collectives::Range) const;
-
-  void add_step(std::uint16_t step, const collectives::Step&);
-  Incoming* find_incoming(Rank from, std::uint16_t step);
-  void arrived(Incoming&, std::size_t segment, std::byte* slot);
-  void contribution(Incoming&, std::size_t segment, Staged);
-  void fold_segment(std::size_t fold, std::size_t segment);
-  void run_kernel(FoldRun&, std::size_t segment, ByteRange range);
-  void made(std::uint16_t step, collectives::Range range, std::size_t segment, bool result);
+  void contribution(const Incoming&, std::uint32_t segment, Staged);
+  void fold_segment(std::size_t fold, std::uint32_t segment);
+  std::size_t gather_sources(const FoldPlan&, std::uint32_t segment);
+  void run_kernel(std::size_t fold, std::uint32_t segment);
+  void find_own(const FoldPlan&, ByteRange range, transport::Pieces& pieces);
+  void made(const std::vector<std::uint32_t>& readers, collectives::Range whole,
+            std::uint32_t segment);
+  void may_read(const Reader&, std::uint32_t segment);
+  void step_folded(std::uint16_t step);
   void received_all(const Incoming&);
-  bool is_empty(const Outgoing&, std::size_t segment) const;
+  bool is_empty(const Outgoing&) const;
+  bool all_empty(const std::vector<std::uint32_t>& folds) const;
   void fill_pieces(const Outgoing&, ByteRange range, transport::Pieces& pieces);
   void scale_input(ByteRange range);
+  void copy_segment(const collectives::Copy&, std::uint32_t segment);
 
   PartRunOptions options_;
-  PartMemory& memory_;
-  const Contributors& contributors_;
-  SlotPool& slots_;
-  std::uint64_t element_bytes_;
-  std::uint64_t segment_elements_;
-  std::vector<std::vector<Incoming>> incoming_;  // by step
-  std::vector<FoldRun> folds_;
-  std::vector<Outgoing> outgoing_;
-  std::vector<std::vector<std::size_t>> followers_;  // by step: sends of what the step makes
-  std::vector<std::vector<std::size_t>> held_back_;  // by step: sends of input that wait for it
-  std::vector<Lane> lanes_;                          // by rank
-  std::vector<std::pair<std::size_t, std::size_t>> waiting_;  // (fold, segment) for the weights
+  std::shared_ptr<const Program> program_;
+  PartMemory* memory_ = nullptr;
+  const Contributors* contributors_ = nullptr;
+  SlotPool* slots_ = nullptr;
+  std::uint64_t element_bytes_ = 1;
+
+  std::vector<std::uint8_t> received_;          // by incoming segment
+  std::vector<std::uint8_t> saved_;             // of receives: what lies there has been kept
+  std::vector<std::uint32_t> incoming_left_;    // by incoming: segments
+  std::vector<std::uint32_t> fold_missing_;     // by fold segment: sources
+  std::vector<std::uint8_t> fold_empty_;        // by fold: nobody has contributed
+  std::vector<Staged> staged_;                  // by fold, segment and place
+  std::vector<std::uint16_t> reader_missing_;   // by segment of readers that are not exact
+  std::vector<std::uint32_t> step_folds_left_;  // by step: segments
+  std::vector<std::uint8_t> open_;              // by outgoing: what a send of input waits for came
+  std::vector<Lane> lanes_;                     // by rank
+  std::vector<std::pair<std::size_t, std::uint32_t>> waiting_;  // (fold, segment) for the weights
   std::vector<Read> reads_;
   std::uint64_t results_missing_ = 0;  // segments
+  std::size_t copy_ = 0;               // the next one to do
+  std::uint32_t copy_segment_ = 0;
+  std::vector<const std::byte*> sources_;  // of the fold that runs
+  std::vector<double> weights_;
+};
+
+// Runs that have ended and keep their memory for the next ones.
+class PartRunPool {
+ public:
+  struct GiveBack {
+    PartRunPool* pool = nullptr;
+    void operator()(PartRun* run) const { pool->give_back(run); }
+  };
+  using Handle = std::unique_ptr<PartRun, GiveBack>;
+
+  Handle take() {
+    if (idle_.empty()) return Handle(new PartRun, {this});
+    PartRun* run = idle_.back().release();
+    idle_.pop_back();
+    return Handle(run, {this});
+  }
+  void trim() { idle_.clear(); }
+
+ private:
+  void give_back(PartRun* run) {
+    constexpr std::size_t idle_max = 64;
+    std::unique_ptr<PartRun> owned(run);
+    owned->end();
+    if (idle_.size() < idle_max) idle_.push_back(std::move(owned));
+  }
+
+  std::vector<std::unique_ptr<PartRun>> idle_;
 };
 
 }  // namespace pyccl::engine

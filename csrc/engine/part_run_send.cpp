@@ -1,81 +1,127 @@
-// What leaves: which segment may go next to a rank, and the memory that it is read from.
+// What leaves: which segment may go next to a rank, and the memory that it is read from. And what
+// only changes its place.
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "base/assert.hpp"
 #include "engine/part_run.hpp"
+#include "engine/zip.hpp"
 
 namespace pyccl::engine {
 
+using collectives::Range;
 using collectives::Source;
 
 bool PartRun::has_segment(Rank to) const {
-  const Lane& lane = lanes_[static_cast<std::size_t>(to)];
-  if (!lane.ready.empty()) return true;
+  const auto index = static_cast<std::size_t>(to);
+  const Lane& lane = lanes_[index];
+  if (lane.taken < lane.ready.size()) return true;
   // In the order of the plan: a block that must wait holds back those behind it.
-  return lane.done < lane.inputs.size() && outgoing_[lane.inputs[lane.done]].open;
+  const auto& inputs = program_->inputs[index];
+  return lane.done < inputs.size() && open_[inputs[lane.done]] != 0;
 }
 
 bool PartRun::next_segment(Rank to, transport::SegmentHeader& header, transport::Pieces& pieces) {
+  if (!has_segment(to)) return false;
   Lane& lane = lanes_[static_cast<std::size_t>(to)];
   Ready next;
-  if (!lane.ready.empty()) {
+  if (lane.taken < lane.ready.size()) {
     // What was made here goes first: somebody waits for it.
-    next = lane.ready.front();
-    lane.ready.pop_front();
+    next = lane.ready[lane.taken++];
+    if (lane.taken == lane.ready.size()) {
+      lane.ready.clear();
+      lane.taken = 0;
+    }
   } else {
-    if (!has_segment(to)) return false;
-    Outgoing& outgoing = outgoing_[lane.inputs[lane.done]];
-    next = {lane.inputs[lane.done], outgoing.next++};
-    if (outgoing.next == outgoing.segments) ++lane.done;
+    next = {program_->inputs[static_cast<std::size_t>(to)][lane.done], lane.next++};
+    if (lane.next == program_->outgoing[next.outgoing].segments) {
+      ++lane.done;
+      lane.next = 0;
+    }
   }
-  const Outgoing& outgoing = outgoing_[next.outgoing];
-  const ByteRange range = bytes_of(segment_range(outgoing.send.range, next.segment));
+  const Outgoing& outgoing = program_->outgoing[next.outgoing];
+  const ByteRange range = bytes_of(program_->segment_range(outgoing.send.range, next.segment));
   header.part = options_.part;
   header.step = outgoing.step;
   header.offset = range.begin - outgoing.send.range.begin * element_bytes_;
   header.length = static_cast<std::uint32_t>(range.size());
-  header.empty = is_empty(outgoing, next.segment);
+  header.empty = is_empty(outgoing);
   if (!header.empty) fill_pieces(outgoing, range, pieces);
   return true;
 }
 
-bool PartRun::is_empty(const Outgoing& outgoing, std::size_t segment) const {
-  if (collectives::reads_input(outgoing.send.source)) return options_.weight == 0.0;
-  if (outgoing.send.source == Source::result) return false;
-  const auto fold = std::ranges::find_if(folds_, [&](const FoldRun& run) {
-    return run.step == outgoing.send.after && run.fold.range == outgoing.send.range;
-  });
-  return fold != folds_.end() && fold->made_empty[segment];
+bool PartRun::is_empty(const Outgoing& outgoing) const {
+  switch (outgoing.send.source) {
+    case Source::input:
+    case Source::weighted_input: return options_.weight == 0.0;
+    case Source::partial: return all_empty(outgoing.folds);
+    case Source::result: return false;
+    case Source::credit: break;
+  }
+  return true;
+}
+
+bool PartRun::all_empty(const std::vector<std::uint32_t>& folds) const {
+  return std::ranges::all_of(folds, [this](std::uint32_t fold) { return fold_empty_[fold] != 0; });
 }
 
 void PartRun::fill_pieces(const Outgoing& outgoing, ByteRange range, transport::Pieces& pieces) {
   const Source source = outgoing.send.source;
+  const bool scaled = source == Source::weighted_input && options_.weight != 1.0;
+  if (collectives::reads_input(source) && !scaled) return memory_->input_pieces(range, pieces);
+  // The begin of a chain of sums: nothing else needs this range of the partial sums.
+  if (scaled) scale_input(range);
+  transport::MutablePieces memory;
   if (source == Source::result) {
-    transport::MutablePieces memory;
-    memory_.result_pieces(range, memory);
-    for (const MutableByteView piece : memory.view()) pieces.push(piece);
-  } else if (source == Source::partial) {
-    memory_.partial_pieces(range, pieces);
-  } else if (source == Source::input || options_.weight == 1.0) {
-    memory_.input_pieces(range, pieces);
+    memory_->result_pieces(range, memory);
   } else {
-    // The begin of a chain of sums: nothing else needs this range of the partial sums.
-    scale_input(range);
-    memory_.partial_pieces(range, pieces);
+    memory_->partial_pieces(range, memory);
   }
+  for (const MutableByteView piece : memory.view()) pieces.push(piece);
 }
 
 void PartRun::scale_input(ByteRange range) {
   const auto fold =
       kernels::best_target()
-          .fold[static_cast<int>(memory_.dtype())][static_cast<int>(kernels::ReduceOp::sum)];
+          .fold[static_cast<int>(memory_->dtype())][static_cast<int>(kernels::ReduceOp::sum)];
   const std::array<double, 1> weights{options_.weight};
-  memory_.for_each_run(
-      range, [&](const std::byte* input, std::byte* partial, std::byte*, std::size_t size) {
-        const std::array<const std::byte*, 1> sources{input};
-        fold({partial, sources, weights, 1.0, size / element_bytes_});
-      });
+  transport::Pieces inputs;
+  transport::MutablePieces targets;
+  memory_->input_pieces(range, inputs);
+  memory_->partial_pieces(range, targets);
+  zip(inputs.view(), targets.view(), [&](const std::byte* from, std::byte* to, std::size_t size) {
+    const std::array<const std::byte*, 1> sources{from};
+    fold({to, sources, weights, 1.0, size / element_bytes_});
+  });
+}
+
+bool PartRun::copy_some(std::uint64_t bytes) {
+  std::uint64_t done = 0;
+  while (copy_ < program_->copies.size() && done < bytes) {
+    const collectives::Copy& copy = program_->copies[copy_];
+    if (copy_segment_ == program_->segments_of(copy.from)) {
+      ++copy_;
+      copy_segment_ = 0;
+      continue;
+    }
+    done += program_->segment_elements * element_bytes_;
+    copy_segment(copy, copy_segment_++);
+  }
+  return copy_ < program_->copies.size();
+}
+
+void PartRun::copy_segment(const collectives::Copy& copy, std::uint32_t segment) {
+  const Range from = program_->segment_range(copy.from, segment);
+  const std::uint64_t begin = copy.begin + (from.begin - copy.from.begin);
+  transport::Pieces inputs;
+  transport::MutablePieces targets;
+  memory_->input_pieces(bytes_of(from), inputs);
+  memory_->result_pieces(bytes_of({begin, begin + from.size()}), targets);
+  zip(inputs.view(), targets.view(), [](const std::byte* own, std::byte* to, std::size_t size) {
+    if (to != own) std::memcpy(to, own, size);
+  });
+  made(program_->readers_of_copy[copy_], {copy.begin, copy.begin + copy.from.size()}, segment);
 }
 
 }  // namespace pyccl::engine

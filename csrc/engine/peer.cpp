@@ -56,7 +56,7 @@ class PeerImplementation final : public Peer,
     return {};
   }
 
-  void all_reduce(Ticket ticket, AllReduceRequest request) override {
+  void call(Ticket ticket, Request request) override {
     // A mirror holds what the others compute and adds nothing.
     if (options_.role == protocol::Role::mirror) request.weight = 0.0;
     const Status checked = check(request);
@@ -64,14 +64,7 @@ class PeerImplementation final : public Peer,
       finished(ticket, checked);
       return;
     }
-    post(ticket, protocol::Collective::all_reduce, request);
-  }
-
-  void barrier(Ticket ticket, std::uint32_t tag, Time deadline) override {
-    AllReduceRequest request;
-    request.tag = tag;
-    request.deadline = deadline;
-    post(ticket, protocol::Collective::barrier, request);
+    post(ticket, std::move(request));
   }
 
   void update(Ticket ticket, Time deadline) override {
@@ -144,6 +137,7 @@ class PeerImplementation final : public Peer,
 
   std::optional<Time> next_deadline() const override {
     if (closed_) return std::nullopt;
+    if (busy_) return clock_.now();
     std::optional<Time> next;
     if (idle_since_) next = *idle_since_ + idle_limit;
     if (ended_) return next;
@@ -158,6 +152,7 @@ class PeerImplementation final : public Peer,
     if (closed_) return;
     do {
       drain();
+      busy_ = executor_.work();
       executor_.pump();
     } while (!member_->outbox.empty());
     mesh_.flush();
@@ -177,13 +172,12 @@ class PeerImplementation final : public Peer,
   // become free again.
   struct Held {
     Ticket ticket = 0;
-    protocol::Collective kind = protocol::Collective::all_reduce;
-    AllReduceRequest request;
+    Request request;
   };
 
   static MeshOptions mesh_options(const PeerOptions& options) {
-    return {options.peer,          options.listen, options.connections,
-            options.segment_bytes, options.timing, options.seed};
+    return {options.peer,   options.listen, options.connections, options.segment_bytes,
+            options.timing, options.seed,   options.transport};
   }
 
   Status connect_failure() const {
@@ -210,17 +204,37 @@ class PeerImplementation final : public Peer,
     events.push_back(Finished{ticket, std::move(status), std::move(info), op});
   }
 
-  void post(Ticket ticket, protocol::Collective kind, const AllReduceRequest& request) {
+  void post(Ticket ticket, Request request) {
     if (!usable(ticket)) return;
-    if (cancelling(request.tag)) {
-      held_.push_back({ticket, kind, request});
+    const GroupId group = group_of(request);
+    if (cancelling(group, request.tag)) {
+      held_.push_back({ticket, std::move(request)});
       return;
     }
     idle_since_.reset();
-    auto operation = std::make_unique<Operation>(ticket, kind, request, options_.segment_bytes,
-                                                 clock_.now(), executor_.pools());
-    const Result<OpKey> key = member_->post(clock_.now(), request.tag, operation->descriptor(),
-                                            request.weight, request.deadline);
+    const std::vector<PeerId> ranks = ranks_of(request);
+    const PeerId root = root_of(request, ranks);
+    protocol::Call call;
+    call.group = group;
+    call.members = request.members;
+    call.tag = request.tag;
+    call.deadline = request.deadline;
+    if (!request.send_shares.empty() || !request.receive_shares.empty()) {
+      // Those for other members, and to oneself other than from oneself, the attempt refuses for
+      // all: here it would be without a number.
+      const bool meant = request.send_shares.size() == ranks.size() &&
+                         request.receive_shares.size() == ranks.size();
+      call.gives = meant ? request.send_shares : std::vector<std::uint64_t>(ranks.size());
+      call.takes = meant ? request.receive_shares : call.gives;
+      const auto own = std::ranges::find(ranks, options_.peer) - ranks.begin();
+      if (own < std::ssize(ranks)) call.takes[own] = call.gives[own];
+    }
+    auto operation =
+        std::make_unique<Operation>(ticket, std::move(request), root, root == options_.peer,
+                                    options_.segment_bytes, clock_.now(), executor_.pools());
+    call.descriptor = operation->descriptor();
+    call.weight = operation->weight();
+    const Result<OpKey> key = member_->post(clock_.now(), std::move(call));
     if (!key.ok()) {
       finished(ticket, key.status());
       return;
@@ -229,20 +243,36 @@ class PeerImplementation final : public Peer,
     executor_.add(key.value(), std::move(operation));
   }
 
-  bool cancelling(std::uint32_t tag) const {
-    const auto concerns = [tag](OpKey key) { return key.tag == tag; };
+  std::vector<PeerId> ranks_of(const Request& request) const {
+    if (!request.members.empty()) return request.members;
+    return view().group_members(group_id(options_.group));
+  }
+
+  // Who the root is at present; nobody if the collective has none, or the number is no rank's.
+  static PeerId root_of(const Request& request, const std::vector<PeerId>& ranks) {
+    if (request.root < 0 || request.root >= static_cast<Rank>(ranks.size())) return {};
+    return ranks[static_cast<std::size_t>(request.root)];
+  }
+
+  GroupId group_of(const Request& request) const {
+    const GroupId group = group_id(options_.group);
+    return request.members.empty() ? group : subgroup_id(group, request.members, request.name);
+  }
+
+  bool cancelling(GroupId group, std::uint32_t tag) const {
+    const auto concerns = [=](OpKey key) { return key.group == group && key.tag == tag; };
     return std::ranges::any_of(released_, concerns) || std::ranges::any_of(give_back_, concerns);
   }
 
   void post_held() {
     for (std::size_t i = 0; i < held_.size();) {
-      if (cancelling(held_[i].request.tag)) {
+      if (cancelling(group_of(held_[i].request), held_[i].request.tag)) {
         ++i;
         continue;
       }
-      const Held held = std::move(held_[i]);
+      Held held = std::move(held_[i]);
       held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
-      post(held.ticket, held.kind, held.request);
+      post(held.ticket, std::move(held.request));
     }
   }
 
@@ -290,6 +320,9 @@ class PeerImplementation final : public Peer,
   void carry_out(const protocol::ViewInstalled& effect) {
     mesh_.install(effect.view);
     executor_.install(effect.view);
+    executor_.forget_groups([this](GroupId group) {
+      return is_subgroup(group) && member_->participants({group, 0, 0}).empty();
+    });
     for (const protocol::MemberInfo& member : effect.view.members) {
       if (member.peer != options_.peer && !mesh_.open(member.peer)) {
         member_->channel_broken(clock_.now(), member.peer);
@@ -300,7 +333,7 @@ class PeerImplementation final : public Peer,
 
   void carry_out(const protocol::StartOperation& effect) {
     if (executor_.find(effect.op.key) == nullptr) return;
-    executor_.start(effect.op, effect.attempt, view().group_members(effect.op.key.group));
+    executor_.start(effect.op, effect.attempt, member_->participants(effect.op.key), links_);
   }
 
   void carry_out(const protocol::PeerPosted& effect) {
@@ -404,6 +437,10 @@ class PeerImplementation final : public Peer,
   void mesh_broken(PeerId peer) override {
     if (!ended_) member_->channel_broken(clock_.now(), peer);
   }
+  void mesh_note(std::string text) override {
+    events.emplace_back(Log{LogLevel::debug, std::move(text)});
+  }
+
   void mesh_restored(PeerId peer) override {
     if (!ended_) member_->channel_restored(clock_.now(), peer);
   }
@@ -436,6 +473,8 @@ class PeerImplementation final : public Peer,
   std::vector<Held> held_;
   std::optional<Ticket> update_;
   std::optional<Ticket> leave_;
+  collectives::Links links_;
+  bool busy_ = false;  // the executor has work that waits for nobody
   bool ended_ = false;
   bool closed_ = false;
   Status end_reason_;

@@ -41,6 +41,7 @@ struct PeerOptions {
   Time connect_deadline = never;  // to be a member; means nothing from then on
   protocol::Timing timing;
   std::uint64_t seed = 0;  // jitter of redialling
+  transport::Choice transport = transport::Choice::automatic;
 };
 
 struct ViewChanged {
@@ -75,8 +76,7 @@ class Peer {
   virtual ~Peer() = default;
 
   // Each ends in one Finished, at once if the request is refused.
-  virtual void all_reduce(Ticket, AllReduceRequest) = 0;
-  virtual void barrier(Ticket, std::uint32_t tag, Time deadline) = 0;
+  virtual void call(Ticket, Request) = 0;
   virtual void update(Ticket, Time deadline) = 0;
   virtual void leave(Ticket, Time deadline) = 0;
   // The caller gives an operation up: it ends with Code::cancelled and leaves its memory as it was,

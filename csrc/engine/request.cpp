@@ -6,8 +6,12 @@
 #include <cstdint>
 #include <string>
 
+#include "engine/layout.hpp"
+
 namespace pyccl::engine {
 namespace {
+
+using collectives::Kind;
 
 struct Interval {
   std::uintptr_t begin;
@@ -16,66 +20,132 @@ struct Interval {
   bool written;
 };
 
-// Any two arrays that share memory of which one is written, apart from an array in place.
-Status check_overlap(const std::vector<Array>& arrays) {
+// Where results replace the input, the two are one or have nothing in common; elsewhere an array's
+// input may overlap its own output anyhow (layout.cpp sees to it).
+bool same_places(Kind kind) {
+  return kind == Kind::all_reduce || kind == Kind::reduce || kind == Kind::broadcast;
+}
+
+std::vector<Interval> memory_of(const Request& request) {
   std::vector<Interval> intervals;
-  for (std::size_t i = 0; i < arrays.size(); ++i) {
-    const Array& array = arrays[i];
-    const std::size_t bytes = array.count * kernels::size_of(array.dtype);
-    if (bytes == 0) continue;
+  for (std::size_t i = 0; i < request.arrays.size(); ++i) {
+    const Array& array = request.arrays[i];
+    const std::size_t size = kernels::size_of(array.dtype);
     const auto output = reinterpret_cast<std::uintptr_t>(array.output);
     const auto input = reinterpret_cast<std::uintptr_t>(array.input);
-    intervals.push_back({output, output + bytes, i, true});
-    if (input != output) intervals.push_back({input, input + bytes, i, false});
+    const bool replaces = input == output && same_places(request.kind);
+    const std::size_t written = array.output_count * size;
+    const std::size_t read = array.input_count * size;
+    if (written > 0) intervals.push_back({output, output + written, i, true});
+    if (read > 0 && !(replaces && written > 0))
+      intervals.push_back({input, input + read, i, false});
   }
+  return intervals;
+}
+
+Status check_overlap(const Request& request) {
+  std::vector<Interval> intervals = memory_of(request);
   std::ranges::sort(intervals, {}, &Interval::begin);
-  std::uintptr_t written_upto = 0, read_upto = 0;
-  std::size_t written_by = 0, read_by = 0;
+  std::vector<Interval> open;  // those that reach beyond the present one's begin
   for (const Interval& next : intervals) {
-    if (next.begin < written_upto || (next.written && next.begin < read_upto)) {
-      const std::size_t other = next.begin < written_upto ? written_by : read_by;
-      return Status(Code::invalid_argument, "array " + std::to_string(std::min(other, next.array)) +
-                                                " and array " +
-                                                std::to_string(std::max(other, next.array)) +
+    std::erase_if(open, [&](const Interval& each) { return each.end <= next.begin; });
+    for (const Interval& other : open) {
+      if (!next.written && !other.written) continue;
+      if (next.array == other.array && !same_places(request.kind)) continue;
+      const auto [first, second] = std::minmax(next.array, other.array);
+      return Status(Code::invalid_argument, "array " + std::to_string(first) + " and array " +
+                                                std::to_string(second) +
                                                 " share memory that the operation would write");
     }
-    std::uintptr_t& upto = next.written ? written_upto : read_upto;
-    if (next.end > upto) {
-      upto = next.end;
-      (next.written ? written_by : read_by) = next.array;
+    open.push_back(next);
+  }
+  return {};
+}
+
+Status check_weight(const Request& request) {
+  if (!std::isfinite(request.weight) || request.weight < 0.0) {
+    return Status(Code::invalid_argument, "weight must be a finite number >= 0");
+  }
+  const bool scales = request.op == kernels::ReduceOp::sum || request.op == kernels::ReduceOp::avg;
+  if (request.weight == 0.0 || request.weight == 1.0) return {};
+  for (std::size_t i = 0; i < request.arrays.size(); ++i) {
+    if (scales && kernels::is_floating(request.arrays[i].dtype)) continue;
+    return Status(Code::invalid_argument,
+                  "array " + std::to_string(i) +
+                      ": weights other than 0 and 1 need op sum or avg and a floating type");
+  }
+  return {};
+}
+
+Status check_arrays(const Request& request) {
+  for (std::size_t i = 0; i < request.arrays.size(); ++i) {
+    const Array& array = request.arrays[i];
+    const std::string name = "array " + std::to_string(i);
+    if (reduces(request.kind)) {
+      const Status pair = kernels::check_pair(array.dtype, request.op);
+      if (!pair.ok()) return Status(pair.code(), name + ": " + pair.reason());
     }
+    if ((array.input_count > 0 && array.input == nullptr) ||
+        (array.output_count > 0 && array.output == nullptr)) {
+      return Status(Code::invalid_argument, name + " has no memory");
+    }
+    const std::uint64_t most = (std::uint64_t{1} << 56) / kernels::size_of(array.dtype);
+    if (array.input_count > most || array.output_count > most) {
+      return Status(Code::invalid_argument, name + " is larger than any memory");
+    }
+  }
+  return {};
+}
+
+Status check_shares(const Request& request) {
+  const Kind kind = request.kind;
+  const bool gathers = kind == Kind::all_gather || kind == Kind::gather ||
+                       kind == Kind::reduce_scatter || kind == Kind::scatter;
+  const bool uneven = !request.send_shares.empty() || !request.receive_shares.empty();
+  if ((!request.shares.empty() && !gathers) || (uneven && kind != Kind::all_to_all)) {
+    return Status(Code::invalid_argument,
+                  std::string(collectives::name_of(kind)) + " takes no counts by rank");
+  }
+  if ((!request.shares.empty() || uneven) && request.arrays.size() != 1) {
+    return Status(Code::invalid_argument, "counts by rank are for a single array, not for a list");
+  }
+  for (const auto* shares : {&request.shares, &request.send_shares, &request.receive_shares}) {
+    for (const std::uint64_t share : *shares) {
+      // So far from wrapping round that no sum of them does.
+      if (share > std::uint64_t{1} << 48) {
+        return Status(Code::invalid_argument, "a count is larger than any memory");
+      }
+    }
+  }
+  if (cut_by_rank(request) && request.on_loss == OnLoss::retry) {
+    return Status(Code::invalid_argument,
+                  std::string(collectives::name_of(kind)) +
+                      " can't begin again without a lost member, since its arrays are cut by rank: "
+                      "on_loss must be raise");
   }
   return {};
 }
 
 }  // namespace
 
-Status check(const AllReduceRequest& request) {
-  if (!std::isfinite(request.weight) || request.weight < 0.0) {
-    return Status(Code::invalid_argument, "weight must be a finite number >= 0");
+OnLoss usual_on_loss(Kind kind) {
+  const bool retries = kind == Kind::all_reduce || kind == Kind::reduce ||
+                       kind == Kind::broadcast || kind == Kind::barrier;
+  return retries ? OnLoss::retry : OnLoss::raise;
+}
+
+Status check(const Request& request) {
+  if (!collectives::offers(request.kind, request.algorithm)) {
+    return Status(Code::invalid_argument, std::string(collectives::name_of(request.kind)) +
+                                              " has no algorithm " +
+                                              std::string(collectives::name_of(request.algorithm)) +
+                                              ", only " + collectives::algorithms_of(request.kind));
   }
-  if (request.algorithm < PYCCL_ALGORITHM_AUTO || request.algorithm > PYCCL_ALGORITHM_ONE_SHOT) {
-    return Status(Code::invalid_argument, "unknown algorithm");
+  for (const Status& status :
+       {check_weight(request), check_arrays(request), check_shares(request)}) {
+    if (!status.ok()) return status;
   }
-  const bool scales = request.op == kernels::ReduceOp::sum || request.op == kernels::ReduceOp::avg;
-  const bool plain_weight = request.weight == 0.0 || request.weight == 1.0;
-  for (std::size_t i = 0; i < request.arrays.size(); ++i) {
-    const Array& array = request.arrays[i];
-    const std::string name = "array " + std::to_string(i);
-    const Status pair = kernels::check_pair(array.dtype, request.op);
-    if (!pair.ok()) return Status(pair.code(), name + ": " + pair.reason());
-    if (array.count > 0 && (array.input == nullptr || array.output == nullptr)) {
-      return Status(Code::invalid_argument, name + " has no memory");
-    }
-    if (array.count > (std::uint64_t{1} << 56) / kernels::size_of(array.dtype)) {
-      return Status(Code::invalid_argument, name + " is larger than any memory");
-    }
-    if (!plain_weight && (!scales || !kernels::is_floating(array.dtype))) {
-      return Status(Code::invalid_argument,
-                    name + ": weights other than 0 and 1 need op sum or avg and a floating type");
-    }
-  }
-  return check_overlap(request.arrays);
+  return check_overlap(request);
 }
 
 }  // namespace pyccl::engine

@@ -9,29 +9,60 @@
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "base/time.hpp"
+#include "collectives/select.hpp"
 #include "kernels/kernels.hpp"
 
 namespace pyccl::engine {
 
 enum class OnLoss : std::uint8_t { retry = PYCCL_ON_LOSS_RETRY, raise = PYCCL_ON_LOSS_RAISE };
 
-// One array of an operation; contiguous, any alignment. output == input: in place. Otherwise the
-// two don't overlap, and no output overlaps any other array of the operation.
+// One array of an operation; contiguous, any alignment. Memory that is written overlaps nothing
+// else of the operation, but for an operation in place: output == input, or where a rank's own
+// share lies in the whole.
 struct Array {
   const std::byte* input = nullptr;
   std::byte* output = nullptr;
   kernels::DataType dtype = kernels::DataType::f32;
-  std::uint64_t count = 0;  // elements
+  std::uint64_t input_count = 0;  // elements; 0 where this rank contributes nothing
+  std::uint64_t output_count = 0;
 };
 
-// The arrays are one operation with one outcome. Their memory belongs to it until it has ended.
-struct AllReduceRequest {
+// A call of a collective. The arrays are one operation with one outcome. Their memory belongs to it
+// until it has ended. With n members, elements of each array by kind:
+//
+//   all_reduce       input = output
+//   broadcast        input = output; the input counts at the root only and the output elsewhere.
+//                    At the root output == input or a copy; elsewhere input may be null
+//   reduce           input; output as many at the root, none elsewhere
+//   all_gather       input; output n times as much, by rank
+//   gather           the same, output at the root only
+//   reduce_scatter   output; input n times as much, by rank
+//   scatter          the same, input at the root only
+//   all_to_all       input = output, n equal shares each, by rank
+//   send             input (the sender, rank 0 of its two members) or output (the receiver)
+//   exchange         input and output
+//   barrier          no arrays
+//
+// With `shares` the ranks of all_gather, gather, reduce_scatter and scatter have so many elements
+// of the one array, not equally many; with `send_shares` and `receive_shares` so of all_to_all.
+struct Request {
+  collectives::Kind kind = collectives::Kind::all_reduce;
   std::vector<Array> arrays;
   kernels::ReduceOp op = kernels::ReduceOp::sum;
   double weight = 1.0;  // >= 0; sum and avg multiply by it, 0 takes part without contributing
+  Rank root = -1;       // of those kinds that have one
+  std::vector<std::uint64_t> shares;
+  std::vector<std::uint64_t> send_shares;
+  std::vector<std::uint64_t> receive_shares;
+  // Who takes part, in rank order: a subgroup of the members; empty: the whole group. `name` tells
+  // subgroups of the same members apart.
+  std::vector<PeerId> members;
+  std::string name;
+  // How many members the caller has counted on when it cut its arrays; 0: it did not.
+  Rank world = 0;
   std::uint32_t tag = 0;
   OnLoss on_loss = OnLoss::retry;
-  pyccl_algorithm algorithm = PYCCL_ALGORITHM_AUTO;
+  collectives::Algorithm algorithm = collectives::Algorithm::automatic;
   Time deadline = never;
 };
 
@@ -48,8 +79,12 @@ struct OperationInfo {
   bool peers_pending = false;  // the same on all members after the same operation
 };
 
-// Ok, or why the request can't be: refused pair of type and op, weight, overlap, too many arrays of
-// different types.
-Status check(const AllReduceRequest&);
+// What the survivors of a lost member do where the caller has not said it: begin again where the
+// result's shape does not depend on their number.
+OnLoss usual_on_loss(collectives::Kind kind);
+
+// Ok, or why the request can't be, whatever the view is: refused pair of type and op, weight,
+// overlap, an algorithm that the collective does not have, counts that don't fit together.
+Status check(const Request&);
 
 }  // namespace pyccl::engine

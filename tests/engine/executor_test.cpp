@@ -63,11 +63,11 @@ protocol::View view_of(Epoch epoch, const std::vector<PeerId>& members) {
 
 std::unique_ptr<Operation> operation_on(std::vector<float>& values, double weight,
                                         Executor& executor) {
-  AllReduceRequest request;
+  Request request;
   auto* bytes = reinterpret_cast<std::byte*>(values.data());
-  request.arrays.push_back({bytes, bytes, kernels::DataType::f32, values.size()});
+  request.arrays.push_back({bytes, bytes, kernels::DataType::f32, values.size(), values.size()});
   request.weight = weight;
-  return std::make_unique<Operation>(1, protocol::Collective::all_reduce, request, 1 << 18, Time{},
+  return std::make_unique<Operation>(1, request, PeerId{}, false, 1 << 18, Time{},
                                      executor.pools());
 }
 
@@ -172,7 +172,7 @@ TEST_CASE("what was sent ahead stays counted until the next view, also of a canc
     for (std::uint32_t seq = 2 * view; seq < 2 * view + 2; ++seq) {
       const OpId op{{1, view}, {key.group, key.tag, seq}};
       executor.add(op.key, operation_on(values, 1.0, executor));
-      executor.start(op, 1, {self, other});
+      executor.start(op, 1, {self, other}, {});
       executor.pump(other);
       executor.finish(op.key, false);
     }
@@ -189,7 +189,7 @@ TEST_CASE("weights that are all 0 are refused, alone and in company") {
     const std::vector<PeerId> members = alone ? std::vector{self} : std::vector{self, other};
     executor.install(view_of({1, 1}, members));
     executor.add(key, operation_on(values, 0.0, executor));
-    executor.start({{1, 1}, key}, 1, members);
+    executor.start({{1, 1}, key}, 1, members, {});
     if (!alone) executor.peer_posted({{1, 1}, key}, other, 0.0);
     REQUIRE(host.refused);
     CHECK(host.refused->code() == Code::invalid_argument);
@@ -205,7 +205,7 @@ TEST_CASE("an attempt without memory is refused before anything of it runs") {
   executor.pools().memory.limit(1 << 20);
   const OpId op{{1, 1}, key};
   executor.add(key, operation_on(values, 1.0, executor));
-  executor.start(op, 1, {self, other});
+  executor.start(op, 1, {self, other}, {});
   REQUIRE(host.refused);
   CHECK(host.refused->code() == Code::limit_exceeded);
   CHECK(host.refused->peer() == self);
@@ -220,7 +220,7 @@ TEST_CASE("an attempt without memory is refused before anything of it runs") {
   executor.add({key.group, key.tag, 1}, operation_on(values, 1.0, executor));
   executor.pools().memory.limit(1 << 23);
   host.refused.reset();
-  executor.start({{1, 1}, {key.group, key.tag, 1}}, 1, {self, other});
+  executor.start({{1, 1}, {key.group, key.tag, 1}}, 1, {self, other}, {});
   CHECK(!host.refused);
   CHECK(executor.find({key.group, key.tag, 1})->running());
 }
@@ -231,11 +231,11 @@ TEST_CASE("a retry that needs more memory than there is leaves the arrays as the
   std::vector<float> values(1 << 18, 1.0f);
   executor.install(view_of({1, 1}, {self}));
   executor.add(key, operation_on(values, 1.0, executor));
-  executor.start({{1, 1}, key}, 1, {self});  // takes nothing, and is whole
+  executor.start({{1, 1}, key}, 1, {self}, {});  // takes nothing, and is whole
   CHECK(host.whole == 1);
   executor.pools().memory.limit(0);
   executor.install(view_of({1, 2}, {self, other}));
-  executor.start({{1, 2}, key}, 2, {self, other});
+  executor.start({{1, 2}, key}, 2, {self, other}, {});
   REQUIRE(host.refused);
   executor.finish(key, false);
   CHECK(values == std::vector<float>(1 << 18, 1.0f));
@@ -246,12 +246,12 @@ TEST_CASE("data of a member without weight counts for nothing") {
   Executor executor(host, self, 1 << 20);
   executor.install(view_of({1, 1}, {self, other}));
   std::vector<std::int32_t> values(10, 1);
-  AllReduceRequest request;
+  Request request;
   auto* bytes = reinterpret_cast<std::byte*>(values.data());
-  request.arrays.push_back({bytes, bytes, kernels::DataType::i32, values.size()});
-  executor.add(key, std::make_unique<Operation>(1, protocol::Collective::all_reduce, request,
-                                                1 << 20, Time{}, executor.pools()));
-  executor.start({{1, 1}, key}, 1, {self, other});
+  request.arrays.push_back({bytes, bytes, kernels::DataType::i32, values.size(), values.size()});
+  executor.add(key, std::make_unique<Operation>(1, request, PeerId{}, false, 1 << 20, Time{},
+                                                executor.pools()));
+  executor.start({{1, 1}, key}, 1, {self, other}, {});
   CHECK(early(executor, other, {{1, 1}, key}, 40, 1, true, 0));
   executor.peer_posted({{1, 1}, key}, other, 0.0);
   CHECK(host.whole == 1);

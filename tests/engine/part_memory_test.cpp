@@ -25,9 +25,11 @@ struct List {
     for (std::size_t i = 0; i < counts.size(); ++i) {
       auto* input = reinterpret_cast<std::byte*>(inputs[i].data());
       auto* output = in_place ? input : reinterpret_cast<std::byte*>(outputs[i].data());
-      memory.add({input, output, kernels::DataType::i32, counts[i]});
+      input_runs.add(input, 4 * counts[i], false);
+      output_runs.add(output, 4 * counts[i], false);
     }
-    memory.seal(segment_bytes);
+    bytes = input_runs.bytes();
+    memory.lay_out(input_runs, output_runs, Overlap::paired, segment_bytes);
   }
   std::vector<std::int32_t> read(bool in_place) const {
     std::vector<std::int32_t> all;
@@ -38,6 +40,9 @@ struct List {
   }
 
   std::int32_t value = 0;
+  std::uint64_t bytes = 0;
+  RunList input_runs;
+  RunList output_runs;
   std::vector<std::vector<std::int32_t>> inputs;
   std::vector<std::vector<std::int32_t>> outputs;
   MemoryPool pool;
@@ -88,24 +93,24 @@ TEST_CASE("a list of arrays: results go in, a failure leaves what was there") {
     CAPTURE(in_place);
     List list(like_a_model(), in_place);
     const std::vector<std::int32_t> before = list.read(true);
-    const std::uint64_t all = list.memory.bytes();
+    const std::uint64_t all = list.bytes;
     const std::uint64_t third = all / 12 * 4;
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, 0, all);
     list.memory.restore();
     CHECK(list.read(true) == before);
     // Attempts that end early and cut the list in other places.
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, 4 * 101, third);
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, all / 32 * 16, all);
     list.memory.restore();
     CHECK(list.read(true) == before);
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, 4 * 7, third);
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, 4 * 99, all / 32 * 16);
-    list.memory.begin(false, Backup::ranges);
+    list.memory.begin({});
     overwrite(list, 0, all);
     list.memory.publish();
     std::vector<std::int32_t> wanted = before;
@@ -122,8 +127,8 @@ TEST_CASE("a list of arrays: only what is small is copied") {
                                      });
   for (const bool in_place : {false, true}) {
     List list(counts, in_place);
-    list.memory.begin(false, Backup::ranges);
-    const std::uint64_t wanted = in_place ? list.memory.bytes() : 4 * small;
+    list.memory.begin({});
+    const std::uint64_t wanted = in_place ? list.bytes : 4 * small;
     CHECK(list.memory.work_bytes() >= wanted);
     CHECK(list.memory.work_bytes() < wanted + 16384);
   }
@@ -131,7 +136,7 @@ TEST_CASE("a list of arrays: only what is small is copied") {
 
 TEST_CASE("a list of arrays: large ones are not copied at all") {
   List list(std::vector<std::size_t>(100, 3000), false);
-  list.memory.begin(true, Backup::ranges);
+  list.memory.begin({list.bytes, true});
   CHECK(list.memory.work_bytes() == 0);
 }
 
@@ -140,17 +145,17 @@ TEST_CASE("without memory an attempt does not begin, and the arrays keep what th
     List list(like_a_model(), in_place);
     const std::vector<std::int32_t> before = list.read(true);
     list.pool.limit(0);
-    CHECK_THROWS_AS(list.memory.begin(true, Backup::ranges), std::bad_alloc);
+    CHECK_THROWS_AS(list.memory.begin({list.bytes, true}), std::bad_alloc);
     list.memory.restore();
     CHECK(list.read(true) == before);
     list.pool.limit(1 << 30);
-    list.memory.begin(true, Backup::ranges);
+    list.memory.begin({list.bytes, true});
     CHECK(list.read(true) == before);
   }
 }
 
 TEST_CASE("a result that is the input needs no memory") {
   List list({100'000}, true);
-  list.memory.begin(false, Backup::none);
+  list.memory.begin({.keeps = false});
   CHECK(list.memory.work_bytes() == 0);
 }

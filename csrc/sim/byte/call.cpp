@@ -6,9 +6,13 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/layout.hpp"
+
 namespace pyccl::sim {
 namespace {
 
+using collectives::Algorithm;
+using collectives::Kind;
 using kernels::DataType;
 using kernels::ReduceOp;
 
@@ -61,66 +65,160 @@ std::uint64_t draw_count(Prng& prng, std::uint64_t most) {
 
 }  // namespace
 
+std::string to_string(const ByteCall& call) {
+  const CallShape& shape = call.shape();
+  std::string text = "call " + std::to_string(call.id()) + ": " +
+                     std::string(collectives::name_of(shape.kind)) + " by " +
+                     std::string(collectives::name_of(shape.algorithm)) + ",";
+  for (const CallShape::Part& part : shape.arrays) {
+    text +=
+        " " + std::string(kernels::name_of(part.dtype)) + "[" + std::to_string(part.count) + "]";
+  }
+  return text + (shape.uneven != 0 ? ", uneven" : "");
+}
+
 CallShape shape_of(const ByteSwarm& swarm, std::uint64_t seed, OpKey key) {
   constexpr std::array dtypes{DataType::f32, DataType::u64, DataType::u64, DataType::f16};
+  constexpr std::array others{Kind::all_gather, Kind::all_to_all, Kind::reduce_scatter,
+                              Kind::broadcast,  Kind::reduce,     Kind::gather,
+                              Kind::scatter};
   Prng prng(seed ^ mix(key.group.value + 1) ^ mix(key.tag + 77) ^ (key.seq / shape_lasts));
   CallShape shape;
-  shape.barrier = prng.chance(swarm.barrier_percent, 100);
+  if (prng.chance(swarm.other_kinds_percent, 100)) shape.kind = others[prng.below(others.size())];
+  if (prng.chance(swarm.barrier_percent, 100)) shape.kind = Kind::barrier;
   std::size_t arrays = 1;
   if (prng.chance(swarm.list_percent, 100)) arrays = prng.chance(1, 6) ? 40 : prng.between(2, 5);
-  for (std::size_t i = 0; i < arrays && !shape.barrier; ++i) {
+  for (std::size_t i = 0; i < arrays && !shape.barrier(); ++i) {
     const std::uint64_t most = arrays > 5 ? 30 : swarm.count_most;
     shape.arrays.push_back({dtypes[prng.below(dtypes.size())], draw_count(prng, most)});
   }
   shape.op = draw_op(prng, shape);
-  shape.algorithm = static_cast<pyccl_algorithm>(prng.below(PYCCL_ALGORITHM_ONE_SHOT + 1));
-  const bool raise = prng.chance(swarm.raise_percent, 100) && !shape.barrier;
+  do {
+    shape.algorithm = static_cast<Algorithm>(prng.below(PYCCL_ALGORITHM_COUNT));
+  } while (!collectives::offers(shape.kind, shape.algorithm));
+  shape.root = static_cast<std::uint32_t>(prng.below(8));
+  if (prng.chance(1, 3) && arrays == 1) shape.uneven = prng.next() | 1;
+  const bool raise = prng.chance(swarm.raise_percent, 100) && !shape.barrier();
   shape.on_loss = raise ? engine::OnLoss::raise : engine::OnLoss::retry;
   shape.weighted = prng.chance(swarm.weight_percent, 100);
   return shape;
 }
 
-ByteCall::ByteCall(std::uint64_t id, CallShape shape, bool mirror, Prng& prng)
-    : id_(id), shape_(std::move(shape)) {
+ByteCall::ByteCall(std::uint64_t id, CallShape shape, const Caller& caller, Prng& prng)
+    : id_(id), shape_(std::move(shape)), self_(caller.self), peers_(caller.peers) {
   const bool scales = shape_.op == ReduceOp::sum || shape_.op == ReduceOp::avg;
-  if (shape_.weighted && !shape_.barrier) {
+  if (shape_.weighted && engine::reduces(shape_.kind)) {
     constexpr std::array weights{0.0, 0.5, 1.0, 2.0};
     weight_ = scales && all_floating(shape_) ? weights[prng.below(4)]
               : prng.chance(2, 3)            ? 1.0
                                              : 0.0;
   }
-  if (mirror && !shape_.barrier) weight_ = 0.0;
+  if (caller.mirror && engine::reduces(shape_.kind)) weight_ = 0.0;
   for (std::size_t i = 0; i < shape_.arrays.size(); ++i) {
-    const Bytes input = input_of(i);
-    Memory memory;
-    memory.input = std::make_unique<GuardedBlock>(input.size(), prng.below(5));
-    std::ranges::copy(input, memory.input->data());
-    if (prng.chance(1, 2)) {
-      memory.output = std::make_unique<GuardedBlock>(input.size(), prng.below(5));
-      std::fill_n(memory.output->data(), input.size(), std::byte{0xee});
+    const std::size_t size = kernels::size_of(shape_.arrays[i].dtype);
+    Memory memory = lay_out(i);
+    const std::size_t input_bytes = memory.input_count * size;
+    const std::size_t output_bytes = memory.output_count * size;
+    if (prng.chance(1, 2) || input_bytes == 0 || output_bytes == 0) {
+      memory.input = std::make_unique<GuardedBlock>(input_bytes, prng.below(5));
+      memory.input_begin = 0;
     }
+    const std::size_t both = std::max(output_bytes, memory.input_begin + input_bytes);
+    memory.output =
+        std::make_unique<GuardedBlock>(memory.input ? output_bytes : both, prng.below(5));
+    std::fill_n(memory.output->data(), memory.output->size(), std::byte{0xee});
     memory_.push_back(std::move(memory));
+    const Bytes input = input_of(i);
+    std::ranges::copy(input, const_cast<std::byte*>(input_at(memory_.back())));
   }
 }
 
-Bytes ByteCall::input_of(std::size_t array) const {
+PeerId ByteCall::root() const {
+  const bool rooted = shape_.kind == Kind::broadcast || shape_.kind == Kind::reduce ||
+                      shape_.kind == Kind::gather || shape_.kind == Kind::scatter;
+  return rooted ? peers_[shape_.root % peers_.size()] : PeerId{};
+}
+
+// What `from` has for `to`; where it has the same for all, that is for itself.
+std::uint64_t ByteCall::amount(std::size_t array, Rank from, Rank to) const {
+  const std::uint64_t count = shape_.arrays[array].count;
+  if (shape_.uneven == 0) return count;
+  const auto pair = static_cast<std::uint64_t>(from * 1000 + to);
+  return mix(shape_.uneven + pair) % (count + 1);
+}
+
+// What `from` has for all ranks below `upto`.
+std::uint64_t ByteCall::amounts(std::size_t array, Rank from, Rank upto) const {
+  std::uint64_t sum = 0;
+  for (Rank to = 0; to < upto; ++to) sum += amount(array, from, to);
+  return sum;
+}
+
+ByteCall::Memory ByteCall::lay_out(std::size_t array) const {
+  const std::size_t size = kernels::size_of(shape_.arrays[array].dtype);
+  const bool is_root = root() == peers_[static_cast<std::size_t>(self_)];
+  // Of ranks that differ: what rank 0 has for a rank is its share.
+  const std::uint64_t share = amount(array, 0, self_);
+  const std::uint64_t whole = amounts(array, 0, world());
+  const std::uint64_t count = shape_.arrays[array].count;
+  Memory memory;
+  memory.input_count = memory.output_count = count;
+  switch (shape_.kind) {
+    case Kind::all_gather:
+    case Kind::gather:
+      memory.input_count = share;
+      memory.output_count = shape_.kind == Kind::all_gather || is_root ? whole : 0;
+      memory.input_begin = amounts(array, 0, self_) * size;
+      break;
+    case Kind::reduce_scatter:
+    case Kind::scatter:
+      memory.input_count = shape_.kind == Kind::reduce_scatter || is_root ? whole : 0;
+      memory.output_count = share;
+      break;
+    case Kind::all_to_all:
+      memory.input_count = amounts(array, self_, world());
+      memory.output_count = 0;
+      for (Rank from = 0; from < world(); ++from) {
+        memory.output_count += amount(array, from, self_);
+      }
+      break;
+    case Kind::broadcast:
+      if (!is_root) memory.input_count = 0;
+      break;
+    case Kind::reduce:
+      if (!is_root) memory.output_count = 0;
+      break;
+    default: break;
+  }
+  return memory;
+}
+
+const std::byte* ByteCall::input_at(const Memory& memory) const {
+  return memory.input ? memory.input->data() : memory.output->data() + memory.input_begin;
+}
+
+Bytes ByteCall::piece_of(std::size_t array, std::uint64_t begin, std::uint64_t count) const {
   const CallShape::Part& part = shape_.arrays[array];
   const std::size_t size = kernels::size_of(part.dtype);
-  Bytes bytes(part.count * size);
+  Bytes bytes(count * size);
   const std::uint64_t base = mix(id_ * 64 + array + 1);
-  for (std::uint64_t i = 0; i < part.count; ++i) {
-    store_value(bytes.data() + i * size, part.dtype, mix(base + i));
+  for (std::uint64_t i = 0; i < count; ++i) {
+    store_value(bytes.data() + i * size, part.dtype, mix(base + begin + i));
   }
   return bytes;
 }
 
-engine::AllReduceRequest ByteCall::request(std::uint32_t tag, Time deadline) {
-  engine::AllReduceRequest request;
+Bytes ByteCall::input_of(std::size_t array) const {
+  return piece_of(array, 0, memory_[array].input_count);
+}
+
+engine::Request ByteCall::request(std::uint32_t tag, Time deadline) {
+  engine::Request request;
+  request.kind = shape_.kind;
   for (std::size_t i = 0; i < memory_.size(); ++i) {
-    GuardedBlock& input = *memory_[i].input;
-    GuardedBlock* output = memory_[i].output.get();
-    request.arrays.push_back({input.data(), output != nullptr ? output->data() : input.data(),
-                              shape_.arrays[i].dtype, shape_.arrays[i].count});
+    Memory& memory = memory_[i];
+    request.arrays.push_back({input_at(memory), memory.output->data(), shape_.arrays[i].dtype,
+                              memory.input_count, memory.output_count});
   }
   request.op = shape_.op;
   request.weight = weight_;
@@ -128,19 +226,31 @@ engine::AllReduceRequest ByteCall::request(std::uint32_t tag, Time deadline) {
   request.on_loss = shape_.on_loss;
   request.algorithm = shape_.algorithm;
   request.deadline = deadline;
+  request.world = world();
+  if (root()) request.root = static_cast<Rank>(shape_.root % peers_.size());
+  const bool to_all = shape_.kind == Kind::all_to_all;
+  const bool by_share = shape_.kind == Kind::all_gather || shape_.kind == Kind::gather ||
+                        shape_.kind == Kind::reduce_scatter || shape_.kind == Kind::scatter;
+  for (Rank rank = 0; rank < world() && shape_.uneven != 0; ++rank) {
+    if (by_share) request.shares.push_back(amount(0, 0, rank));
+    if (!to_all) continue;
+    request.send_shares.push_back(amount(0, self_, rank));
+    request.receive_shares.push_back(amount(0, rank, self_));
+  }
+  if (engine::cut_by_rank(request)) request.on_loss = engine::OnLoss::raise;
   return request;
 }
 
 bool ByteCall::guards_intact() {
   return std::ranges::all_of(memory_, [](Memory& memory) {
-    return memory.input->guards_intact() &&
-           (memory.output == nullptr || memory.output->guards_intact());
+    return memory.output->guards_intact() &&
+           (memory.input == nullptr || memory.input->guards_intact());
   });
 }
 
 bool ByteCall::holds_input(std::size_t array) const {
   const Bytes input = input_of(array);
-  return std::equal(input.begin(), input.end(), memory_[array].input->data());
+  return std::equal(input.begin(), input.end(), input_at(memory_[array]));
 }
 
 bool ByteCall::inputs_hold_inputs() const {
@@ -152,32 +262,32 @@ bool ByteCall::inputs_hold_inputs() const {
 
 bool ByteCall::separate_inputs_intact() const {
   for (std::size_t i = 0; i < memory_.size(); ++i) {
-    if (memory_[i].output != nullptr && !holds_input(i)) return false;
+    if (memory_[i].input != nullptr && !holds_input(i)) return false;
   }
   return true;
 }
 
 void ByteCall::poison() {
   for (Memory& memory : memory_) {
-    memory.input->poison();
-    if (memory.output != nullptr) memory.output->poison();
+    memory.output->poison();
+    if (memory.input != nullptr) memory.input->poison();
   }
 }
 
 bool ByteCall::poison_intact() {
   return std::ranges::all_of(memory_, [](Memory& memory) {
-    return memory.input->poison_intact() &&
-           (memory.output == nullptr || memory.output->poison_intact());
+    return memory.output->poison_intact() &&
+           (memory.input == nullptr || memory.input->poison_intact());
   });
 }
 
-ByteView ByteCall::result(std::size_t array) const {
-  const Memory& memory = memory_[array];
-  const GuardedBlock& block = memory.output != nullptr ? *memory.output : *memory.input;
-  return {block.data(), block.size()};
+ByteView ByteCall::result(std::size_t array, std::size_t bytes) const {
+  const GuardedBlock& block = *memory_[array].output;
+  return {block.data(), std::min(bytes, block.size())};
 }
 
-Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t array) {
+Bytes ByteCall::reduced(const std::vector<const ByteCall*>& calls, std::size_t array,
+                        std::uint64_t begin, std::uint64_t count) {
   const CallShape& shape = calls.front()->shape_;
   const CallShape::Part& part = shape.arrays[array];
   std::vector<Bytes> inputs;
@@ -186,17 +296,53 @@ Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t 
   double weight_sum = 0.0;
   for (const ByteCall* call : calls) {
     if (call->weight_ == 0.0) continue;
-    inputs.push_back(call->input_of(array));
+    inputs.push_back(call->piece_of(array, begin, count));
     weights.push_back(call->weight_);
     weight_sum += call->weight_;
   }
   for (const Bytes& input : inputs) sources.push_back(input.data());
-  Bytes result(part.count * kernels::size_of(part.dtype));
+  Bytes result(count * kernels::size_of(part.dtype));
   const auto fold =
       kernels::targets().front()->fold[static_cast<int>(part.dtype)][static_cast<int>(shape.op)];
   const double divisor = shape.op == ReduceOp::avg ? weight_sum : 1.0;
-  fold({result.data(), sources, weights, divisor, part.count});
+  fold({result.data(), sources, weights, divisor, count});
   return result;
+}
+
+Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t array, Rank rank) {
+  const ByteCall& own = *calls[static_cast<std::size_t>(rank)];
+  const PeerId root = own.root();
+  const bool is_root = root == own.peers_[static_cast<std::size_t>(own.self_)];
+  const std::uint64_t count = own.shape_.arrays[array].count;
+  const auto root_call = std::ranges::find_if(calls, [&](const ByteCall* call) {
+    return call->peers_[static_cast<std::size_t>(call->self_)] == root;
+  });
+  Bytes all;
+  const auto append = [&all](const Bytes& bytes) {
+    all.insert(all.end(), bytes.begin(), bytes.end());
+  };
+  switch (own.shape_.kind) {
+    case Kind::all_reduce: return reduced(calls, array, 0, count);
+    case Kind::reduce: return is_root ? reduced(calls, array, 0, count) : all;
+    case Kind::reduce_scatter:
+      return reduced(calls, array, own.amounts(array, 0, rank), own.amount(array, 0, rank));
+    case Kind::all_gather:
+    case Kind::gather:
+      if (root && !is_root) return all;
+      for (const ByteCall* call : calls) append(call->input_of(array));
+      return all;
+    case Kind::broadcast: return (*root_call)->input_of(array);
+    case Kind::scatter:
+      // A rank may have got another place since it called.
+      return (*root_call)->piece_of(array, own.amounts(array, 0, rank), own.amount(array, 0, rank));
+    case Kind::all_to_all:
+      for (const ByteCall* call : calls) {
+        append(call->piece_of(array, call->amounts(array, call->self_, own.self_),
+                              call->amount(array, call->self_, own.self_)));
+      }
+      return all;
+    default: return all;
+  }
 }
 
 }  // namespace pyccl::sim

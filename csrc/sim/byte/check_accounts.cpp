@@ -1,10 +1,12 @@
 // S11, S12: an operation sends what its plan says, early data stays within its budget, and staging
 // memory goes back with the operations that took it.
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "collectives/select.hpp"
 #include "engine/executor.hpp"
+#include "engine/layout.hpp"
 #include "sim/byte/world.hpp"
 
 namespace pyccl::sim {
@@ -13,19 +15,16 @@ namespace {
 using kernels::DataType;
 
 // What one rank sends of the arrays of one type, by the plan.
-std::uint64_t forecast(const CallShape& shape, DataType dtype, Rank self, Rank world) {
-  collectives::AllReduceShape part{world, 0, kernels::size_of(dtype)};
-  for (const CallShape::Part& each : shape.arrays) {
-    if (each.dtype == dtype) part.count += each.count;
-  }
-  const auto algorithm =
-      collectives::choose_all_reduce(part, static_cast<collectives::Algorithm>(shape.algorithm));
+std::uint64_t forecast(const engine::Request& request, DataType dtype, Rank self, Rank world) {
+  const collectives::Shape shape = engine::lay_out(request, dtype, self, world).shape;
+  const auto algorithm = collectives::choose(request.kind, shape, request.algorithm, {});
+  const collectives::Plan plan =
+      collectives::make_plan(request.kind, algorithm, self, shape, {}, collectives::Reach::network);
   std::uint64_t elements = 0;
-  for (const auto& step :
-       collectives::make_all_reduce(algorithm, self, part, collectives::Reach::network)) {
+  for (const auto& step : plan.steps) {
     for (const auto& send : step.sends) elements += send.range.size();
   }
-  return elements * part.element_bytes;
+  return elements * shape.element_bytes;
 }
 
 class CheckAccounts final : public ByteCheck {
@@ -38,9 +37,13 @@ class CheckAccounts final : public ByteCheck {
     // Who has weight 0 sends less; that has a check of its own in the plans.
     if (!result.status.ok() || !undisturbed || info.world_size != info.members) return;
     const auto rank = world_.history.view(info.epoch)->rank_of(peer.id());
+    const auto peers = world_.history.view(info.epoch)->group_members(posting.key->group);
     std::uint64_t bytes = 0;
-    for (const DataType dtype : {DataType::f32, DataType::f16, DataType::u64}) {
-      bytes += forecast(posting.call->shape(), dtype, *rank, info.members);
+    engine::Request request = posting.call->request(posting.tag, posting.deadline);
+    const auto root = std::ranges::find(peers, posting.call->root());
+    if (root != peers.end()) request.root = static_cast<Rank>(root - peers.begin());
+    for (const DataType dtype : engine::types_of(request)) {
+      bytes += forecast(request, dtype, *rank, info.members);
     }
     if (info.bytes_sent != bytes) {
       world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) + " bytes of " +

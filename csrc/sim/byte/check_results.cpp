@@ -12,21 +12,11 @@ namespace {
 
 using Calls = std::vector<const ByteCall*>;
 
-std::string to_string(const ByteCall& call) {
-  const CallShape& shape = call.shape();
-  std::string text = "call " + std::to_string(call.id()) + (shape.barrier ? ": barrier" : ":");
-  for (const CallShape::Part& part : shape.arrays) {
-    text +=
-        " " + std::string(kernels::name_of(part.dtype)) + "[" + std::to_string(part.count) + "]";
-  }
-  return text;
-}
-
 bool same_call(const CallShape& left, const CallShape& right) {
   const auto same_part = [](const CallShape::Part& a, const CallShape::Part& b) {
     return a.dtype == b.dtype && a.count == b.count;
   };
-  if (left.barrier || right.barrier) return left.barrier == right.barrier;
+  if (left.kind != right.kind) return false;
   return left.op == right.op && std::ranges::equal(left.arrays, right.arrays, same_part);
 }
 
@@ -48,9 +38,11 @@ class CheckResults final : public ByteCheck {
     const Calls calls = contributors(peer, name, result.info, what);
     if (!world_.running()) return;
     check_info(calls, result.info, what);
-    const std::vector<Bytes>& expected = results_of({name, result.info.epoch}, calls);
+    const auto own = std::ranges::find(calls, posting.call.get());
+    const auto rank = static_cast<Rank>(own - calls.begin());
+    const std::vector<Bytes>& expected = results_of({name, result.info.epoch}, calls, rank);
     for (std::size_t i = 0; i < expected.size(); ++i) {
-      const ByteView got = posting.call->result(i);
+      const ByteView got = posting.call->result(i, expected[i].size());
       if (std::equal(got.begin(), got.end(), expected[i].begin(), expected[i].end())) continue;
       const auto at = std::ranges::mismatch(got, expected[i]).in1 - got.begin();
       return world_.fail("S3", what + " with wrong bits in array " + std::to_string(i) + " of " +
@@ -78,7 +70,8 @@ class CheckResults final : public ByteCheck {
         return {};
       }
       calls.push_back(call->second.get());
-      if (!same_call(calls.front()->shape(), calls.back()->shape())) {
+      if (!same_call(calls.front()->shape(), calls.back()->shape()) ||
+          calls.front()->root() != calls.back()->root()) {
         world_.fail("C8", what + " though the calls differ: " + to_string(*calls.front()) + ", " +
                               to_string(*calls.back()));
         return {};
@@ -101,18 +94,19 @@ class CheckResults final : public ByteCheck {
   }
 
   const std::vector<Bytes>& results_of(const std::pair<OperationName, Epoch>& which,
-                                       const Calls& calls) {
-    const auto [entry, first] = results_.try_emplace(which);
+                                       const Calls& calls, Rank rank) {
+    const bool alike = calls.front()->shape().kind == collectives::Kind::all_reduce;
+    const auto [entry, first] = results_.try_emplace({which, alike ? 0 : rank});
     if (first) {
       for (std::size_t i = 0; i < calls.front()->shape().arrays.size(); ++i) {
-        entry->second.push_back(ByteCall::expected(calls, i));
+        entry->second.push_back(ByteCall::expected(calls, i, rank));
       }
     }
     return entry->second;
   }
 
   std::map<OperationName, std::map<PeerId, std::shared_ptr<ByteCall>>> calls_;
-  std::map<std::pair<OperationName, Epoch>, std::vector<Bytes>> results_;
+  std::map<std::pair<std::pair<OperationName, Epoch>, Rank>, std::vector<Bytes>> results_;
 };
 
 }  // namespace

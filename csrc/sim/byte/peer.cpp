@@ -204,13 +204,13 @@ Posting BytePeer::post(std::uint32_t tag, const CallShape& shape, Duration limit
   posting.ticket = ++last_ticket_;
   posting.tag = tag;
   posting.deadline = world_.clock.now() + limit;
-  posting.call = std::make_shared<ByteCall>(world_.next_call++, shape, mirror_, world_.users);
+  Caller caller{0, engine_->view().group_members(group_id(group_)), mirror_};
+  caller.self = engine_->view().rank_of(id_).value_or(0);
+  // Who has been evicted learns it from the call.
+  if (caller.peers.empty()) caller.peers.push_back(id_);
+  posting.call = std::make_shared<ByteCall>(world_.next_call++, shape, caller, world_.users);
   Posting& open = open_[posting.ticket] = posting;
-  if (shape.barrier) {
-    engine_->barrier(posting.ticket, tag, posting.deadline);
-  } else {
-    engine_->all_reduce(posting.ticket, posting.call->request(tag, posting.deadline));
-  }
+  engine_->call(posting.ticket, posting.call->request(tag, posting.deadline));
   number_calls();
   return open;
 }
@@ -225,7 +225,7 @@ void BytePeer::number_calls() {
 
 void BytePeer::numbered(Posting& posting, OpKey key) {
   posting.key = key;
-  world_.say(name_ + " calls " + to_string(key));
+  world_.say(name_ + " calls " + to_string(key) + ": " + to_string(*posting.call));
   world_.checks.tell(&ByteCheck::posted, *this, posting);
 }
 

@@ -122,6 +122,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   const std::uint64_t update_cancel_percent = share(prng, 40);
   if (!loyal) swarm.update_cancel_percent = update_cancel_percent;
   if (prng.chance(1, 4)) swarm.connections_factor = 5;
+  if (prng.chance(2, 3)) swarm.other_kinds_percent = prng.between(20, 100);
   return swarm;
 }
 

@@ -90,7 +90,7 @@ void ByteUser::post(std::uint32_t tag) {
   }
   const OpKey guess{group_id(peer_.group()), tag, next_[tag]};
   CallShape shape = shape_of(world_.swarm, world_.seed, guess);
-  if (wild && !shape.barrier && world_.users.chance(world_.swarm.mismatch_permille, 1000)) {
+  if (wild && !shape.barrier() && world_.users.chance(world_.swarm.mismatch_permille, 1000)) {
     shape.arrays.front().count += 1;
   }
   const Posting posting = peer_.post(tag, shape, limit);
