@@ -31,6 +31,7 @@ from pyccl.errors import (
     PycclError,
     TransportError,
 )
+from pyccl.subgroup import Subgroup
 from pyccl.work import Epoch, OperationInfo, Work
 
 try:
@@ -58,6 +59,7 @@ __all__ = [
     "PeerLostError",
     "ProtocolError",
     "PycclError",
+    "Subgroup",
     "TransportError",
     "View",
     "Work",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import numbers
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple
 
 from pyccl import _core, _events
-from pyccl.arrays import ArrayLike, gather
-from pyccl.errors import ClosedError, InvalidArgumentError, OperationTimeout, PycclError
+from pyccl.errors import ClosedError, OperationTimeout, PycclError
+from pyccl.operations import Shared, code, integer, seconds, text
+from pyccl.subgroup import Collectives
 from pyccl.work import Epoch, OperationInfo, Work
 
-ReduceOp = Literal["sum", "avg", "prod", "min", "max", "band", "bor", "bxor"]
-Algorithm = Literal["auto", "ring", "direct", "one_shot"]
-OnLoss = Literal["retry", "raise"]
 Role = Literal["worker", "mirror"]
+Transport = Literal["auto", "tcp"]
 
 _LEAVE_SECONDS = 5.0
 # Out of the way of the caller's tags.
@@ -43,6 +39,8 @@ def connect(
     role: Role = "worker",
     listen: str | None = None,
     advertise: str | None = None,
+    transport: Transport = "auto",
+    spin_us: int = 0,
     timeout: float = 60.0,
     operation_timeout: float = 300.0,
     world_size_min: int = 1,
@@ -57,6 +55,10 @@ def connect(
     role: a "mirror" takes part without contributing.
     listen: where other peers may reach this one, "host:port"; by default a port of its own choice.
     advertise: what to tell them instead, where that differs ("host:port").
+    transport: "auto" takes shared memory between peers that have it in common, else TCP; "tcp"
+        takes TCP everywhere.
+    spin_us: microseconds, up to 1000000, for which a call that waits looks for news without
+        sleeping: less latency for a busy processor.
     timeout: seconds until admitted.
     operation_timeout: seconds that an operation may take whose call names no timeout.
     world_size_min: goes on updating until the group has so many members, for groups that start
@@ -68,23 +70,25 @@ def connect(
     in time), ProtocolError (another version of pyccl), OperationTimeout (`world_size_min` is not
     reached) or InvalidArgumentError.
     """
-    deadline = time.monotonic() + _seconds(timeout, "timeout")
+    deadline = time.monotonic() + seconds(timeout, "timeout")
     # All of it before anybody hears of this peer.
-    operation_seconds = _seconds(operation_timeout, "operation_timeout")
-    least = _integer(world_size_min, "world_size_min", 1, 1 << 20)
+    operation_seconds = seconds(operation_timeout, "operation_timeout")
+    least = integer(world_size_min, "world_size_min", 1, 1 << 20)
     core_log = _events.Log("communicator")
     limits = {} if heartbeat_limit is None else {
-        "heartbeat_limit": _seconds(heartbeat_limit, "heartbeat_limit")
+        "heartbeat_limit": seconds(heartbeat_limit, "heartbeat_limit")
     }  # fmt: skip
     core = _core.open(
-        coordinator=_text(address, "address"),
-        group=_text(group, "group"),
-        role=_code(_core.roles, role, "role"),
-        connections=_integer(connections, "connections", 1, 64),
-        listen=None if listen is None else _text(listen, "listen"),
-        advertise=None if advertise is None else _text(advertise, "advertise"),
-        timeout=_seconds(timeout, "timeout"),
+        coordinator=text(address, "address"),
+        group=text(group, "group"),
+        role=code(_core.roles, role, "role"),
+        connections=integer(connections, "connections", 1, 64),
+        listen=None if listen is None else text(listen, "listen"),
+        advertise=None if advertise is None else text(advertise, "advertise"),
+        timeout=seconds(timeout, "timeout"),
         limits=limits,
+        transport=code(_core.transports, transport, "transport"),
+        spin_us=integer(spin_us, "spin_us", 0, 1_000_000),
         log=core_log.lines,
     )
     communicator = Communicator(core, address, group, operation_seconds, core_log)
@@ -97,7 +101,7 @@ def connect(
     return communicator
 
 
-class Communicator:
+class Communicator(Collectives):
     """Made by `connect()`. Any thread may use it; threads that use it at the same time give their
     operations different tags.
 
@@ -108,13 +112,11 @@ class Communicator:
     def __init__(
         self, core: _core.Communicator, address: str, group: str, timeout: float, log: _events.Log
     ) -> None:
+        super().__init__(Shared(core, timeout), None)
         self._core = core
         self._coordinator = address
         self._group = group
-        self._timeout = timeout
         self._log = log
-        self._pending = False
-        self._closed = False
         _events.close_at_exit(self)
 
     @property
@@ -153,14 +155,15 @@ class Communicator:
         """Joiners waited when the last operation was committed whose wait has returned here.
 
         The same on all members after the same operation, so that all come to the same conclusion:
-        `if comm.peers_pending: comm.update()`.
+        `if comm.peers_pending: comm.update()`. Operations of subgroups and between two members
+        leave it alone.
         """
-        return self._pending
+        return self._shared.pending
 
     @property
     def closed(self) -> bool:
         """True after leave() or close(), and once this peer was evicted."""
-        return self._closed or self._core.view()[3] is not None
+        return self._shared.closed or self._core.view()[3] is not None
 
     def update(self, timeout: float | None = None) -> View:
         """The boundary between two views: admits joiners. Returns the view that follows.
@@ -169,78 +172,8 @@ class Communicator:
         somebody does not.
         """
         self._finish(self._core.update, self._timeout_of(timeout))
-        self._pending = False
+        self._shared.pending = False
         return self.view
-
-    @overload
-    def all_reduce(
-        self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
-        algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
-    ) -> OperationInfo: ...  # fmt: skip
-
-    @overload
-    def all_reduce(
-        self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
-        algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[True],
-    ) -> Work: ...  # fmt: skip
-
-    def all_reduce(
-        self,
-        x: ArrayLike,
-        *,
-        op: ReduceOp = "sum",
-        weight: float = 1.0,
-        out: ArrayLike | None = None,
-        algorithm: Algorithm | None = None,
-        tag: int = 0,
-        on_loss: OnLoss = "retry",
-        timeout: float | None = None,
-        async_op: bool = False,
-    ) -> OperationInfo | Work:
-        """Reduces arrays element by element over all members; all hold the same bits afterwards.
-
-        x: an array of any shape, or a list of arrays, which are then one operation with one
-            outcome. C-contiguous, in the CPU's memory, of f32 f64 f16 bf16 i8 i16 i32 i64 u8 u16
-            u32 or u64: numpy, anything with the buffer protocol, DLPack. The same types and
-            sizes in the same order on all members.
-        op: sum, avg, prod, min, max, band, bor, bxor. avg for floating point, the bit operations
-            for integers only.
-        weight: >= 0, floating point, for sum and avg: what this peer's values are multiplied by.
-            avg divides by the sum of the weights. 0 takes part without contributing; where nobody
-            contributes, InvalidArgumentError says so on all members.
-        out: where the result goes: an array, or a list of arrays, like `x`. By default the result
-            replaces `x`.
-        algorithm: "ring", "direct" or "one_shot"; by default what suits size and group.
-        tag: operations of one tag are matched by their order; different tags are independent.
-        on_loss: what the survivors of a lost peer do: "retry" begins again among them, "raise"
-            raises PeerLostError on all of them.
-        timeout: seconds; by default the communicator's `operation_timeout`.
-        async_op: returns a Work at once. The arrays belong to the operation until it has ended.
-
-        After an error `x` holds what it held before, and `out` is undefined. Ctrl-C cancels a
-        blocking call. Raises InvalidArgumentError, MismatchError, PeerLostError, OperationTimeout
-        (names the ranks that had not arrived), EvictedError, ClosedError. Where one of these needs
-        the coordinator's decision and it stays away, the outcome is unknown: the communicator ends
-        with CoordinatorUnavailableError.
-        """
-        try:
-            settings = _settings(op, weight, tag, on_loss, algorithm)
-        except TypeError as error:  # can't be hashed
-            raise InvalidArgumentError(f"an option of all_reduce is no plain value: {error}") from (
-                error
-            )
-        seconds = self._timeout if timeout is None else _seconds(timeout, "timeout")
-        arrays = gather(x, out)
-        if async_op:
-            return Work(self, self._call(self._core.all_reduce, arrays, settings, seconds, False))
-        return self._finish(self._core.all_reduce, arrays, settings, seconds, True)
-
-    def barrier(self, *, tag: int = 0, timeout: float | None = None) -> OperationInfo:
-        """Returns when all members have called it. Matched and retried like an all-reduce."""
-        tag = _integer(tag, "tag", 0, 0xFFFFFFFF)
-        return self._finish(self._core.barrier, tag, self._timeout_of(timeout))
 
     def leave(self, timeout: float | None = None) -> None:
         """Takes leave in good order and closes: the others go on at once, without this peer.
@@ -248,11 +181,11 @@ class Communicator:
         Waits at most `timeout` seconds (5 by default) for the coordinator's farewell, and goes all
         the same. Operations that are still open end with ClosedError. May be called twice.
         """
-        seconds = _LEAVE_SECONDS if timeout is None else _seconds(timeout, "timeout")
-        if self._closed:
+        limit = _LEAVE_SECONDS if timeout is None else seconds(timeout, "timeout")
+        if self._shared.closed:
             return
         try:
-            self._finish(self._core.leave, seconds)
+            self._finish(self._core.leave, limit)
         except PycclError as error:
             # Evicted, or the coordinator is away: out is out.
             _events.logger.info("left without a farewell: %s", error)
@@ -262,8 +195,8 @@ class Communicator:
     def close(self) -> None:
         """Ends at once and without a word; the others see a death. Open operations end with
         ClosedError. May be called twice."""
-        if not self._closed:
-            self._closed = True
+        if not self._shared.closed:
+            self._shared.closed = True
             self._core.close()
             self._log.forward()
 
@@ -284,30 +217,28 @@ class Communicator:
     def __repr__(self) -> str:
         epoch, rank, peers, end = self._core.view()
         what = f"rank {rank} of {len(peers)}, epoch {Epoch(*epoch)}"
-        if self._closed:
+        if self._shared.closed:
             what = "closed"
         elif end is not None:
             what = f"ended: {end[1]}"
         return f"<pyccl.Communicator {what}, group {self._group!r} at {self._coordinator}>"
 
-    def _call(self, function: Callable[..., _core.Work], *arguments: object) -> _core.Work:
-        if self._closed:
-            raise ClosedError("the communicator was closed; connect() gives a new one")
-        return function(*arguments)
-
     def _finish(self, function: Callable[..., _core.Work], *arguments: object) -> OperationInfo:
-        # The core waits, and gives the call up before Ctrl-C comes out of it: between two lines of
-        # Python an exception could leave a call posted that nobody knows of.
-        return Work(self, self._call(function, *arguments)).result()
+        # The core waits, as in Operations._run().
+        if self._shared.closed:
+            raise ClosedError("the communicator was closed; connect() gives a new one")
+        work: Work = Work(function(*arguments), self._shared)
+        return work.result()
 
     def _timeout_of(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else _seconds(timeout, "timeout")
+        return self._shared.timeout if timeout is None else seconds(timeout, "timeout")
 
     def _gather(self, world_size_min: int, deadline: float) -> None:
         # All members see the same views and the same hints, and so come here equally often. The
-        # pause between two looks grows while nobody comes.
+        # pause between two looks grows while nobody comes. Some may be gone again before this
+        # thread looks: their view was there, and operations of theirs may wait for this member.
         pause = 0.001
-        while self.world_size < world_size_min:
+        while self._core.members_most() < world_size_min:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise OperationTimeout(
@@ -319,42 +250,3 @@ class Communicator:
             else:
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 0.05)
-
-
-@functools.lru_cache(maxsize=1024, typed=True)
-def _settings(
-    op: str, weight: float, tag: int, on_loss: str, algorithm: str | None
-) -> _core.ReduceSettings:
-    if not (isinstance(weight, numbers.Real) and 0 <= weight < math.inf):
-        raise InvalidArgumentError(f"weight is {weight!r}, but must be a finite number >= 0")
-    return _core.ReduceSettings(
-        op=_code(_core.reduce_ops, op, "op"),
-        weight=float(weight),
-        tag=_integer(tag, "tag", 0, 0xFFFFFFFF),
-        on_loss=_code(_core.on_loss, on_loss, "on_loss"),
-        algorithm=_code(_core.algorithms, algorithm or "auto", "algorithm"),
-    )
-
-
-def _code(codes: dict[str, int], name: object, what: str) -> int:
-    if not isinstance(name, str) or name not in codes:
-        raise InvalidArgumentError(f"{what} is {name!r}, but must be one of {', '.join(codes)}")
-    return codes[name]
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be a text")
-    return value
-
-
-def _integer(value: object, what: str, low: int, high: int) -> int:
-    if not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be from {low} to {high}")
-    return int(value)
-
-
-def _seconds(value: object, what: str) -> float:
-    if not isinstance(value, numbers.Real) or not float(value) > 0:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be seconds above 0")
-    return float(value)

@@ -36,24 +36,38 @@ Result<pyccl::runtime::ConnectOptions> options_from(const char* coordinator,
   const auto heartbeat_limit = pyccl::api::timeout_of(given.heartbeat_limit, usual);
   if (!heartbeat_limit.ok()) return heartbeat_limit.status();
   options.timing.heartbeat_limit = heartbeat_limit.value();
+  const int transport = pyccl::api::number_of(given.transport);
+  if (transport < 0 || transport >= PYCCL_TRANSPORT_COUNT) return invalid("unknown transport");
+  options.transport = static_cast<pyccl::transport::Choice>(transport);
+  options.spin = std::chrono::microseconds(given.spin_us);
   options.log = pyccl::api::sink_of(given.log, given.log_context);
   return options;
 }
 
-// Calls that take a timeout and give no more than how they ended.
+// The calls that concern all members.
 template <class Start>
-pyccl_code run(pyccl_communicator* communicator, double timeout, const char* null_sentence,
+pyccl_code run(pyccl_communicator* communicator, double timeout, const std::string& name,
                Start start) {
   return guarded([&]() -> pyccl_code {
-    if (communicator == nullptr) return refuse(null_sentence);
+    if (communicator == nullptr) return refuse((name + ": communicator is NULL").c_str());
+    if (communicator->subgroup) return refuse((name + ": a subgroup can't").c_str());
     const auto limit = pyccl::api::timeout_of(timeout, PYCCL_OPERATION_TIMEOUT);
     if (!limit.ok()) return report(limit.status());
     // Held over the wait, should another thread free the handle meanwhile.
     const auto shared = communicator->shared;
     const auto work = start(*shared->communicator, limit.value());
     pyccl::api::wait(*work);
-    return pyccl::api::conclude(*shared, *work, nullptr);
+    return pyccl::api::conclude(*shared, *work, true, nullptr);
   });
+}
+
+// Why the handle is of no use any more, if so.
+Status standing(const pyccl_communicator& handle, const pyccl::runtime::ViewSnapshot& view) {
+  if (view.ended) return view.end_reason;
+  if (handle.subgroup && !handle.subgroup->within(view.peers)) {
+    return {pyccl::Code::peer_lost, "a member of this subgroup is not in the view any more"};
+  }
+  return {};
 }
 
 }  // namespace
@@ -61,7 +75,8 @@ pyccl_code run(pyccl_communicator* communicator, double timeout, const char* nul
 extern "C" {
 
 pyccl_connect_options pyccl_connect_options_default(void) {
-  return {"default", PYCCL_WORKER, 4, nullptr, nullptr, -1.0, -1.0, nullptr, nullptr};
+  return {"default", PYCCL_WORKER,         4, nullptr, nullptr, -1.0,
+          -1.0,      PYCCL_TRANSPORT_AUTO, 0, nullptr, nullptr};
 }
 
 pyccl_code pyccl_connect(const char* coordinator, const pyccl_connect_options* options,
@@ -79,7 +94,7 @@ pyccl_code pyccl_connect(const char* coordinator, const pyccl_connect_options* o
     // On failure the communicator goes with `shared`: nothing is left behind.
     const Status admitted = pyccl::api::wait(*shared->communicator->admission());
     if (!admitted.ok()) return report(admitted);
-    *communicator = new pyccl_communicator{std::move(shared)};
+    *communicator = new pyccl_communicator{std::move(shared), std::nullopt};
     return PYCCL_OK;
   });
 }
@@ -90,10 +105,13 @@ pyccl_code pyccl_get_view(const pyccl_communicator* communicator, pyccl_view* vi
     if (view == nullptr) return refuse("pyccl_get_view: view is NULL");
     const auto& runtime = *communicator->shared->communicator;
     const auto snapshot = runtime.view();
-    if (snapshot.ended) return report(snapshot.end_reason);
+    if (const Status status = standing(*communicator, snapshot); !status.ok())
+      return report(status);
+    const auto& subgroup = communicator->subgroup;
     view->peer = runtime.peer().value;
-    view->rank = snapshot.rank;
-    view->world_size = static_cast<std::int32_t>(snapshot.peers.size());
+    view->rank = subgroup ? subgroup->rank : snapshot.rank;
+    view->world_size =
+        static_cast<std::int32_t>(subgroup ? subgroup->members.size() : snapshot.peers.size());
     view->epoch_incarnation = snapshot.epoch.incarnation;
     view->epoch_counter = snapshot.epoch.counter;
     return PYCCL_OK;
@@ -106,30 +124,43 @@ int pyccl_peers_pending(const pyccl_communicator* communicator) {
 }
 
 pyccl_code pyccl_update(pyccl_communicator* communicator, double timeout) {
-  return run(communicator, timeout, "pyccl_update: communicator is NULL",
+  return run(communicator, timeout, "pyccl_update",
              [](auto& runtime, Duration limit) { return runtime.update(limit); });
 }
 
 pyccl_code pyccl_leave(pyccl_communicator* communicator, double timeout) {
-  return run(communicator, timeout, "pyccl_leave: communicator is NULL",
+  return run(communicator, timeout, "pyccl_leave",
              [](auto& runtime, Duration limit) { return runtime.leave(limit); });
 }
 
-pyccl_code pyccl_barrier(pyccl_communicator* communicator, uint32_t tag, double timeout) {
-  return run(communicator, timeout, "pyccl_barrier: communicator is NULL",
-             [tag](auto& runtime, Duration limit) {
-               return runtime.barrier(tag, limit, pyccl::runtime::Then::waits);
-             });
+pyccl_code pyccl_subgroup(pyccl_communicator* communicator, const int32_t* ranks, size_t rank_count,
+                          const char* name, pyccl_communicator** subgroup) {
+  return guarded([&]() -> pyccl_code {
+    if (communicator == nullptr) return refuse("pyccl_subgroup: communicator is NULL");
+    if (ranks == nullptr && rank_count > 0) return refuse("pyccl_subgroup: ranks is NULL");
+    if (subgroup == nullptr) return refuse("pyccl_subgroup: subgroup is NULL");
+    const auto& runtime = *communicator->shared->communicator;
+    const auto view = runtime.view();
+    if (const Status status = standing(*communicator, view); !status.ok()) return report(status);
+    const auto& outer = communicator->subgroup;
+    auto made =
+        pyccl::runtime::subgroup_of(outer ? outer->members : view.peers, runtime.peer(),
+                                    {ranks, ranks + rank_count}, name != nullptr ? name : "");
+    if (!made.ok()) return report(made.status());
+    *subgroup = new pyccl_communicator{communicator->shared, made.take()};
+    return PYCCL_OK;
+  });
 }
 
 void pyccl_close(pyccl_communicator* communicator) {
-  if (communicator != nullptr) communicator->shared->communicator->close();
+  if (communicator != nullptr && !communicator->subgroup) {
+    communicator->shared->communicator->close();
+  }
 }
 
 void pyccl_free(pyccl_communicator* communicator) {
-  if (communicator == nullptr) return;
-  // Works may hold the shared part; its thread ends here all the same.
-  communicator->shared->communicator->close();
+  // Works and subgroups may hold the shared part; its thread ends here all the same.
+  pyccl_close(communicator);
   delete communicator;
 }
 

@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <type_traits>
 
@@ -15,6 +16,7 @@
 #include "pyccl.h"
 #include "runtime/communicator.hpp"
 #include "runtime/coordinator.hpp"
+#include "runtime/subgroup.hpp"
 #include "runtime/work.hpp"
 
 struct pyccl_coordinator {
@@ -32,15 +34,18 @@ struct Communicator {
 
 }  // namespace pyccl::api
 
+// Of the whole group, or of a subgroup.
 struct pyccl_communicator {
   std::shared_ptr<pyccl::api::Communicator> shared;
+  std::optional<pyccl::runtime::Subgroup> subgroup;
 };
 
 struct pyccl_work {
   std::shared_ptr<pyccl::api::Communicator> shared;
   pyccl::runtime::WorkPtr work;
   // Only the first successful wait moves peers_pending on: a second look at an old operation must
-  // not bring its hint back (rule R10).
+  // not bring its hint back (rule R10). That of an operation in which not all members took part is
+  // never taken.
   std::atomic<bool> hint_taken = false;
 };
 
@@ -81,8 +86,8 @@ pyccl_code guarded(Body body) noexcept {
 // Waits for as long as it takes: every call ends by itself, at its deadline at the latest.
 const Status& wait(runtime::Work&);
 
-// What an operation's end means for its communicator and its caller.
-pyccl_code conclude(Communicator&, const runtime::Work&, pyccl_operation_info* info);
+// What an operation's end means for its caller, and with `hint` for peers_pending.
+pyccl_code conclude(Communicator&, const runtime::Work&, bool hint, pyccl_operation_info* info);
 void fill(pyccl_operation_info& out, const engine::OperationInfo& info);
 
 }  // namespace pyccl::api

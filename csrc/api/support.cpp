@@ -69,10 +69,11 @@ void fill(pyccl_operation_info& out, const engine::OperationInfo& info) {
   info.algorithm.copy(out.algorithm, sizeof out.algorithm - 1);
 }
 
-pyccl_code conclude(Communicator& shared, const runtime::Work& work, pyccl_operation_info* info) {
+pyccl_code conclude(Communicator& shared, const runtime::Work& work, bool hint,
+                    pyccl_operation_info* info) {
   if (!work.status().ok()) return report(work.status());
   // Relaxed: the caller who decides on it is the thread that has waited.
-  shared.peers_pending.store(work.info().peers_pending, std::memory_order_relaxed);
+  if (hint) shared.peers_pending.store(work.info().peers_pending, std::memory_order_relaxed);
   if (info != nullptr) fill(*info, work.info());
   return PYCCL_OK;
 }

@@ -1,6 +1,8 @@
 // Arrays for Python: the quick way for what is plainly right. See arrays_py.hpp.
 #include "bindings/arrays_py.hpp"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string_view>
@@ -69,49 +71,87 @@ void HeldBuffers::release() {
   while (!buffers_.empty()) release_newest();
 }
 
-Arrays::Arrays(std::size_t count_max) : count_max_(count_max) {
-  arrays_.reserve(count_max);
+Arrays::Arrays(std::size_t count_max, Rank world) : count_max_(count_max) {
+  request_.world = world;
+  request_.arrays.reserve(count_max);
   buffers_.reserve(2 * count_max);
 }
 
-bool Arrays::add(py::handle input, py::handle output, int dtype) {
-  if (arrays_.size() == count_max_) return false;
+// None if it is not plainly right. A `dtype` of -1 becomes that of the buffer.
+const Py_buffer* Arrays::hold(py::handle object, bool writable, int& dtype) {
   constexpr int readable = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
-  constexpr int writable = readable | PyBUF_WRITABLE;
-  const bool in_place = output.is_none();
-
-  const Py_buffer* source = buffers_.hold(input, in_place ? writable : readable);
-  if (source == nullptr) return false;
-  const int source_dtype = dtype < 0 ? dtype_of(*source) : dtype;
-  if (source_dtype < 0 || source_dtype >= PYCCL_DTYPE_COUNT ||
-      static_cast<std::size_t>(source->itemsize) !=
-          kernels::size_of(static_cast<kernels::DataType>(source_dtype))) {
-    buffers_.release_newest();
-    return false;
+  const Py_buffer* held = buffers_.hold(object, writable ? readable | PyBUF_WRITABLE : readable);
+  if (held == nullptr) return nullptr;
+  const int found = dtype < 0 ? dtype_of(*held) : dtype;
+  if (found >= 0 && found < PYCCL_DTYPE_COUNT &&
+      static_cast<std::size_t>(held->itemsize) ==
+          kernels::size_of(static_cast<kernels::DataType>(found))) {
+    dtype = found;
+    return held;
   }
+  buffers_.release_newest();
+  return nullptr;
+}
+
+bool Arrays::add(py::handle input, py::handle output, int dtype) {
+  if (request_.arrays.size() == count_max_) return false;
+  const bool in_place = output.is_none();
+  int source_dtype = dtype;
+  const Py_buffer* source = hold(input, in_place, source_dtype);
+  if (source == nullptr) return false;
   const Py_buffer* target = source;
   if (!in_place) {
-    target = buffers_.hold(output, writable);
-    const bool alike = target != nullptr && target->itemsize == source->itemsize &&
-                       (dtype >= 0 || dtype_of(*target) == source_dtype) &&
-                       same_shape(*source, *target);
-    if (!alike) {
+    int target_dtype = dtype;
+    target = hold(output, true, target_dtype);
+    if (target == nullptr || target_dtype != source_dtype || !same_shape(*source, *target)) {
       if (target != nullptr) buffers_.release_newest();
       buffers_.release_newest();
       return false;
     }
   }
-  arrays_.push_back({.input = static_cast<const std::byte*>(source->buf),
-                     .output = static_cast<std::byte*>(target->buf),
-                     .dtype = static_cast<kernels::DataType>(source_dtype),
-                     .count = static_cast<std::uint64_t>(source->len / source->itemsize)});
+  const auto count = static_cast<std::uint64_t>(source->len / source->itemsize);
+  request_.arrays.push_back({.input = static_cast<const std::byte*>(source->buf),
+                             .output = static_cast<std::byte*>(target->buf),
+                             .dtype = static_cast<kernels::DataType>(source_dtype),
+                             .input_count = count,
+                             .output_count = count});
+  return true;
+}
+
+bool Arrays::add_apart(py::handle input, py::handle output, int dtype) {
+  if (request_.arrays.size() == count_max_ || (input.is_none() && output.is_none())) return false;
+  engine::Array array;
+  int input_dtype = dtype;
+  int output_dtype = dtype;
+  if (!input.is_none()) {
+    const Py_buffer* source = hold(input, false, input_dtype);
+    if (source == nullptr) return false;
+    array.input = static_cast<const std::byte*>(source->buf);
+    array.input_count = static_cast<std::uint64_t>(source->len / source->itemsize);
+  }
+  if (!output.is_none()) {
+    const Py_buffer* target = hold(output, true, output_dtype);
+    const bool alike = target != nullptr && (input.is_none() || output_dtype == input_dtype);
+    if (!alike) {
+      if (target != nullptr) buffers_.release_newest();
+      if (!input.is_none()) buffers_.release_newest();
+      return false;
+    }
+    array.output = static_cast<std::byte*>(target->buf);
+    array.output_count = static_cast<std::uint64_t>(target->len / target->itemsize);
+  }
+  array.dtype = static_cast<kernels::DataType>(input.is_none() ? output_dtype : input_dtype);
+  request_.arrays.push_back(array);
   return true;
 }
 
 void register_arrays(py::module_& module) {
   py::class_<Arrays>(module, "Arrays")
-      .def(py::init<std::size_t>(), py::arg("count_max"))
-      .def("add", &Arrays::add, py::arg("input"), py::arg("output"), py::arg("dtype"));
+      .def(py::init<std::size_t, Rank>(), py::arg("count_max"), py::arg("world") = 0)
+      .def("add", &Arrays::add, py::arg("input"), py::arg("output"), py::arg("dtype"))
+      .def("add_apart", &Arrays::add_apart, py::arg("input"), py::arg("output"), py::arg("dtype"))
+      .def("cut", &Arrays::cut, py::arg("shares"))
+      .def("cut_both", &Arrays::cut_both, py::arg("sends"), py::arg("receives"));
 }
 
 }  // namespace pyccl::bindings

@@ -37,19 +37,31 @@ class HeldBuffers {
 
 class Arrays {
  public:
-  explicit Arrays(std::size_t count_max);
+  // `world`: the members that they are cut for; 0 where that does not matter.
+  Arrays(std::size_t count_max, Rank world);
 
   // True if the array was taken as it is: contiguous memory of a known type, and writable where it
   // will be written. Otherwise nothing has changed, and arrays.py finds out what is wrong. Without
   // an output the input is overwritten; a dtype of -1 is read off the buffer.
   bool add(pybind11::handle input, pybind11::handle output, int dtype);
+  // The same for an input and an output of different sizes, of which one may be missing.
+  bool add_apart(pybind11::handle input, pybind11::handle output, int dtype);
+  // By elements of each rank's share, instead of equally.
+  void cut(std::vector<std::uint64_t> shares) { request_.shares = std::move(shares); }
+  void cut_both(std::vector<std::uint64_t> sends, std::vector<std::uint64_t> receives) {
+    request_.send_shares = std::move(sends);
+    request_.receive_shares = std::move(receives);
+  }
 
-  std::vector<engine::Array> take_arrays() { return std::exchange(arrays_, {}); }
+  // What they say of the operation: memory, sizes, division.
+  engine::Request take_request() { return std::exchange(request_, {}); }
   HeldBuffers take_buffers() { return std::move(buffers_); }
 
  private:
+  const Py_buffer* hold(pybind11::handle object, bool writable, int& dtype);
+
   std::size_t count_max_;
-  std::vector<engine::Array> arrays_;
+  engine::Request request_;
   HeldBuffers buffers_;
 };
 

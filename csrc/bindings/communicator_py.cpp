@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,18 +14,32 @@
 #include "bindings/register_py.hpp"
 #include "bindings/work_py.hpp"
 #include "runtime/communicator.hpp"
+#include "runtime/subgroup.hpp"
 
 namespace py = pybind11;
 
 namespace pyccl::bindings {
 namespace {
 
-struct ReduceSettings {
+// What a call asks for, apart from its arrays. Checked in Python, which keeps and reuses it.
+struct Settings {
+  int collective = 0;
   int op = 0;
   double weight = 1.0;
   std::uint32_t tag = 0;
   int on_loss = 0;
   int algorithm = 0;
+  Rank rank = -1;  // of the root
+
+  void apply(engine::Request& request) const {
+    request.kind = static_cast<collectives::Kind>(collective);
+    request.op = static_cast<kernels::ReduceOp>(op);
+    request.weight = weight;
+    request.tag = tag;
+    request.on_loss = static_cast<engine::OnLoss>(on_loss);
+    request.algorithm = static_cast<collectives::Algorithm>(algorithm);
+    request.root = rank;
+  }
 };
 
 class CommunicatorFace {
@@ -37,27 +52,28 @@ class CommunicatorFace {
     communicator_.reset();
   }
 
-  // Those that return an OpenCall have waited for its end, except all_reduce without `waits`.
+  // Those that return an OpenCall have waited for its end, except call and call_pair without
+  // `waits`.
   OpenCallPtr admission() { return finished(communicator_->admission()); }
-  OpenCallPtr all_reduce(Arrays& arrays, const ReduceSettings& settings, double timeout,
-                         bool waits) {
-    engine::AllReduceRequest request;
-    request.arrays = arrays.take_arrays();
-    request.op = static_cast<kernels::ReduceOp>(settings.op);
-    request.weight = settings.weight;
-    request.tag = settings.tag;
-    request.on_loss = static_cast<engine::OnLoss>(settings.on_loss);
-    request.algorithm = static_cast<pyccl_algorithm>(settings.algorithm);
-    // The engine would refuse it too, but only the waiting caller would hear of it.
-    if (const Status refusal = engine::check(request); !refusal.ok()) throw_status(refusal);
-    auto work = communicator_->all_reduce(std::move(request), to_duration(timeout),
-                                          waits ? runtime::Then::waits : runtime::Then::goes_on);
-    auto call = track(std::move(work), arrays.take_buffers());
-    if (waits) finish(*call, *communicator_);
-    return call;
+  OpenCallPtr call(Arrays& arrays, const Settings& settings, const runtime::Subgroup* subgroup,
+                   double timeout, bool waits) {
+    engine::Request request = arrays.take_request();
+    settings.apply(request);
+    if (subgroup != nullptr) subgroup->apply(request);
+    return start(std::move(request), arrays, timeout, waits);
   }
-  OpenCallPtr barrier(std::uint32_t tag, double timeout) {
-    return finished(communicator_->barrier(tag, to_duration(timeout), runtime::Then::waits));
+  // With the member that has that rank at present.
+  OpenCallPtr call_pair(Arrays& arrays, const Settings& settings, int role, Rank other,
+                        const runtime::Subgroup* subgroup, double timeout, bool waits) {
+    const auto pair_role = static_cast<runtime::PairRole>(role);
+    const auto pair =
+        runtime::pair_of(communicator_->view(), subgroup, communicator_->peer(), pair_role, other);
+    if (!pair.ok()) throw_status(pair.status());
+    engine::Request request = arrays.take_request();
+    settings.apply(request);
+    request.kind = runtime::kind_of(pair_role, pair.value());
+    pair.value().apply(request);
+    return start(std::move(request), arrays, timeout, waits);
   }
   OpenCallPtr update(double timeout) {
     return finished(communicator_->update(to_duration(timeout)));
@@ -75,16 +91,41 @@ class CommunicatorFace {
   // (epoch, rank, peers, status of the end or None)
   py::tuple view() const {
     const runtime::ViewSnapshot view = communicator_->view();
-    py::tuple peers(view.peers.size());
-    for (std::size_t i = 0; i < view.peers.size(); ++i) peers[i] = to_string(view.peers[i]);
     py::object end = py::none();
     if (view.ended) end = to_tuple(view.end_reason);
-    return py::make_tuple(to_tuple(view.epoch), view.rank, peers, end);
+    return py::make_tuple(to_tuple(view.epoch), view.rank, to_tuple(view.peers), end);
+  }
+  // (rank, number of members)
+  py::tuple place() const {
+    const runtime::ViewSnapshot view = communicator_->view();
+    return py::make_tuple(view.rank, view.peers.size());
+  }
+  std::size_t members_most() const { return communicator_->view().members_most; }
+  runtime::Subgroup subgroup(const std::vector<Rank>& ranks, const std::string& name,
+                             const runtime::Subgroup* of) const {
+    auto made = runtime::subgroup_of(of != nullptr ? of->members : communicator_->view().peers,
+                                     communicator_->peer(), ranks, name);
+    if (!made.ok()) throw_status(made.status());
+    return made.take();
+  }
+  bool is_valid(const runtime::Subgroup& subgroup) const {
+    const runtime::ViewSnapshot view = communicator_->view();
+    return !view.ended && subgroup.within(view.peers);
   }
   std::string peer() const { return to_string(communicator_->peer()); }
   std::string address() const { return communicator_->address(); }
 
  private:
+  OpenCallPtr start(engine::Request request, Arrays& arrays, double timeout, bool waits) {
+    // The engine would refuse it too, but only the waiting caller would hear of it.
+    if (const Status refusal = engine::check(request); !refusal.ok()) throw_status(refusal);
+    auto work = communicator_->call(std::move(request), to_duration(timeout),
+                                    waits ? runtime::Then::waits : runtime::Then::goes_on);
+    auto call = track(std::move(work), arrays.take_buffers());
+    if (waits) finish(*call, *communicator_);
+    return call;
+  }
+
   OpenCallPtr finished(runtime::WorkPtr work) {
     auto call = track(std::move(work), {});
     finish(*call, *communicator_);
@@ -117,7 +158,8 @@ std::unique_ptr<CommunicatorFace> open(const std::string& coordinator, const std
                                        int role, std::uint32_t connections,
                                        std::optional<std::string> listen,
                                        std::optional<std::string> advertise, double timeout,
-                                       const py::dict& limits, std::shared_ptr<LogLines> log) {
+                                       const py::dict& limits, int transport, std::uint32_t spin_us,
+                                       std::shared_ptr<LogLines> log) {
   runtime::ConnectOptions options;
   options.coordinator = coordinator;
   options.group = group;
@@ -127,6 +169,8 @@ std::unique_ptr<CommunicatorFace> open(const std::string& coordinator, const std
   options.advertise = std::move(advertise);
   options.timeout = to_duration(timeout);
   options.timing = to_timing(limits);
+  options.transport = static_cast<transport::Choice>(transport);
+  options.spin = std::chrono::microseconds(spin_us);
   options.log = sink_for(std::move(log));
   // Names are resolved in here, which may take its time.
   auto opened = [&] {
@@ -140,24 +184,37 @@ std::unique_ptr<CommunicatorFace> open(const std::string& coordinator, const std
 }  // namespace
 
 void register_communicator(py::module_& module) {
-  py::class_<ReduceSettings>(module, "ReduceSettings")
-      .def(py::init<int, double, std::uint32_t, int, int>(), py::arg("op"), py::arg("weight"),
-           py::arg("tag"), py::arg("on_loss"), py::arg("algorithm"));
+  py::class_<Settings>(module, "Settings")
+      .def(py::init<int, int, double, std::uint32_t, int, int, Rank>(), py::arg("collective"),
+           py::arg("op"), py::arg("weight"), py::arg("tag"), py::arg("on_loss"),
+           py::arg("algorithm"), py::arg("rank"));
+  py::class_<runtime::Subgroup>(module, "Subgroup")
+      .def("rank", [](const runtime::Subgroup& subgroup) { return subgroup.rank; })
+      .def("size", [](const runtime::Subgroup& subgroup) { return subgroup.members.size(); })
+      .def("peers", [](const runtime::Subgroup& subgroup) { return to_tuple(subgroup.members); });
   py::class_<CommunicatorFace>(module, "Communicator")
       .def("admission", &CommunicatorFace::admission)
-      .def("all_reduce", &CommunicatorFace::all_reduce, py::arg("arrays"), py::arg("settings"),
-           py::arg("timeout"), py::arg("waits"))
-      .def("barrier", &CommunicatorFace::barrier, py::arg("tag"), py::arg("timeout"))
+      .def("call", &CommunicatorFace::call, py::arg("arrays"), py::arg("settings"),
+           py::arg("subgroup"), py::arg("timeout"), py::arg("waits"))
+      .def("call_pair", &CommunicatorFace::call_pair, py::arg("arrays"), py::arg("settings"),
+           py::arg("role"), py::arg("other"), py::arg("subgroup"), py::arg("timeout"),
+           py::arg("waits"))
       .def("update", &CommunicatorFace::update, py::arg("timeout"))
       .def("leave", &CommunicatorFace::leave, py::arg("timeout"))
       .def("cancel", &CommunicatorFace::cancel, py::arg("work"))
       .def("close", &CommunicatorFace::close)
       .def("view", &CommunicatorFace::view)
+      .def("place", &CommunicatorFace::place)
+      .def("members_most", &CommunicatorFace::members_most)
+      .def("subgroup", &CommunicatorFace::subgroup, py::arg("ranks"), py::arg("name"),
+           py::arg("of"))
+      .def("is_valid", &CommunicatorFace::is_valid, py::arg("subgroup"))
       .def("peer", &CommunicatorFace::peer)
       .def("address", &CommunicatorFace::address);
   module.def("open", &open, py::kw_only(), py::arg("coordinator"), py::arg("group"),
              py::arg("role"), py::arg("connections"), py::arg("listen"), py::arg("advertise"),
-             py::arg("timeout"), py::arg("limits"), py::arg("log"));
+             py::arg("timeout"), py::arg("limits"), py::arg("transport"), py::arg("spin_us"),
+             py::arg("log"));
 }
 
 }  // namespace pyccl::bindings

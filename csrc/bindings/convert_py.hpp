@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string_view>
+#include <vector>
 
 #include "base/ids.hpp"
 #include "base/status.hpp"
@@ -25,6 +26,7 @@ pybind11::str to_str(std::string_view text);
 // (code, reason, peer or None), the arguments of pyccl.errors.from_status().
 pybind11::tuple to_tuple(const Status& status);
 pybind11::tuple to_tuple(Epoch epoch);
+pybind11::tuple to_tuple(const std::vector<PeerId>& peers);  // as texts
 
 [[noreturn]] void throw_status(const Status& status);
 

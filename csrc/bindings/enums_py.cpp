@@ -4,8 +4,10 @@
 #include <string>
 
 #include "bindings/register_py.hpp"
+#include "collectives/select.hpp"
 #include "kernels/kernels.hpp"
 #include "pyccl.h"
+#include "runtime/subgroup.hpp"
 
 namespace py = pybind11;
 
@@ -43,13 +45,25 @@ void register_enums(py::module_& module) {
     reduce_ops[py::str(std::string(kernels::name_of(static_cast<kernels::ReduceOp>(code))))] = code;
   }
   py::dict algorithms;
-  algorithms["auto"] = PYCCL_ALGORITHM_AUTO + 0;
-  algorithms["ring"] = PYCCL_ALGORITHM_RING + 0;
-  algorithms["direct"] = PYCCL_ALGORITHM_DIRECT + 0;
-  algorithms["one_shot"] = PYCCL_ALGORITHM_ONE_SHOT + 0;
+  for (int code = 0; code < PYCCL_ALGORITHM_COUNT; ++code) {
+    const auto algorithm = static_cast<collectives::Algorithm>(code);
+    algorithms[py::str(std::string(collectives::name_of(algorithm)))] = code;
+  }
+  py::dict kinds;
+  for (int code = 0; code <= static_cast<int>(collectives::Kind::exchange); ++code) {
+    const auto kind = static_cast<collectives::Kind>(code);
+    kinds[py::str(std::string(collectives::name_of(kind)))] = code;
+  }
+  py::dict pair_roles;
+  pair_roles["send"] = static_cast<int>(runtime::PairRole::sender);
+  pair_roles["recv"] = static_cast<int>(runtime::PairRole::receiver);
+  pair_roles["exchange"] = static_cast<int>(runtime::PairRole::partner);
   py::dict on_loss;
   on_loss["retry"] = PYCCL_ON_LOSS_RETRY + 0;
   on_loss["raise"] = PYCCL_ON_LOSS_RAISE + 0;
+  py::dict transports;
+  transports["auto"] = PYCCL_TRANSPORT_AUTO + 0;
+  transports["tcp"] = PYCCL_TRANSPORT_TCP + 0;
   py::dict roles;
   roles["worker"] = PYCCL_WORKER + 0;
   roles["mirror"] = PYCCL_MIRROR + 0;
@@ -60,6 +74,9 @@ void register_enums(py::module_& module) {
   module.attr("algorithms") = algorithms;
   module.attr("on_loss") = on_loss;
   module.attr("roles") = roles;
+  module.attr("transports") = transports;
+  module.attr("collectives") = kinds;
+  module.attr("pair_roles") = pair_roles;
 }
 
 }  // namespace pyccl::bindings

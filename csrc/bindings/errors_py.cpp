@@ -50,6 +50,12 @@ py::tuple to_tuple(const Status& status) {
 
 py::tuple to_tuple(Epoch epoch) { return py::make_tuple(epoch.incarnation, epoch.counter); }
 
+py::tuple to_tuple(const std::vector<PeerId>& peers) {
+  py::tuple texts(peers.size());
+  for (std::size_t i = 0; i < peers.size(); ++i) texts[i] = to_string(peers[i]);
+  return texts;
+}
+
 void throw_status(const Status& status) {
   const py::object error =
       py::module_::import("pyccl.errors").attr("from_status")(*to_tuple(status));

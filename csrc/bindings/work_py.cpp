@@ -29,15 +29,17 @@ void park_if_exiting() {
   while (exiting.load(std::memory_order_relaxed) && !ends_the_program) ::pause();
 }
 
-// What became of a call: (status, the fields of pyccl.OperationInfo in their order).
-py::tuple outcome(const OpenCall& call) {
-  if (!call.work->done()) throw py::value_error("the call has not ended");
+// What became of a call: (why it failed or None, the fields of pyccl.OperationInfo in their order);
+// None if it has not ended.
+py::object outcome(const OpenCall& call) {
+  if (!call.work->done()) return py::none();
   const engine::OperationInfo& info = call.work->info();
+  py::object failure = py::none();
+  if (!call.work->status().ok()) failure = to_tuple(call.work->status());
   return py::make_tuple(
-      to_tuple(call.work->status()),
-      py::make_tuple(info.world_size, info.members, to_tuple(info.epoch), info.attempts,
-                     info.bytes_sent, info.bytes_received, info.seconds, info.algorithm,
-                     info.weight_sum, info.peers_pending));
+      failure, py::make_tuple(info.world_size, info.members, to_tuple(info.epoch), info.attempts,
+                              info.bytes_sent, info.bytes_received, info.seconds, info.algorithm,
+                              info.weight_sum, info.peers_pending));
 }
 
 }  // namespace

@@ -90,16 +90,31 @@ typedef enum pyccl_redop {
 #define PYCCL_REDOP_COUNT 8
 
 /* What the survivors of a lost peer do with an operation that nobody has committed. */
-typedef enum pyccl_on_loss { PYCCL_ON_LOSS_RETRY = 0, PYCCL_ON_LOSS_RAISE = 1 } pyccl_on_loss;
+typedef enum pyccl_on_loss {
+  PYCCL_ON_LOSS_DEFAULT = -1, /* retry of all_reduce, reduce, broadcast and barrier, else raise */
+  PYCCL_ON_LOSS_RETRY = 0,    /* it begins again among them */
+  PYCCL_ON_LOSS_RAISE = 1     /* it fails with PYCCL_PEER_LOST at all of them */
+} pyccl_on_loss;
 
 typedef enum pyccl_role { PYCCL_WORKER = 0, PYCCL_MIRROR = 1 } pyccl_role;
+
+typedef enum pyccl_transport {
+  PYCCL_TRANSPORT_AUTO = 0, /* shared memory between peers that have it in common, else TCP */
+  PYCCL_TRANSPORT_TCP = 1
+} pyccl_transport;
+#define PYCCL_TRANSPORT_COUNT 2
 
 typedef enum pyccl_algorithm {
   PYCCL_ALGORITHM_AUTO = 0,
   PYCCL_ALGORITHM_RING = 1,
   PYCCL_ALGORITHM_DIRECT = 2,
-  PYCCL_ALGORITHM_ONE_SHOT = 3 /* small messages: everybody sends everything to everybody */
+  PYCCL_ALGORITHM_ONE_SHOT = 3, /* small messages: everybody sends everything to everybody */
+  PYCCL_ALGORITHM_RECURSIVE_DOUBLING = 4,
+  PYCCL_ALGORITHM_HALVING_DOUBLING = 5,
+  PYCCL_ALGORITHM_BINOMIAL = 6,
+  PYCCL_ALGORITHM_CHAIN = 7
 } pyccl_algorithm;
+#define PYCCL_ALGORITHM_COUNT 8
 
 typedef enum pyccl_log_level {
   PYCCL_LOG_DEBUG = 0,
@@ -181,6 +196,9 @@ typedef struct pyccl_connect_options {
   double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
   double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
                              default -1: 4. The coordinator's limit counts if it is longer */
+  pyccl_transport transport; /* default PYCCL_TRANSPORT_AUTO */
+  uint32_t spin_us; /* default 0, at most 1000000: so many microseconds a call that waits looks for
+                       news without sleeping: less latency for a busy processor */
   pyccl_log_function log; /* default NULL: silent */
   void* log_context;
 } pyccl_connect_options;
@@ -242,32 +260,69 @@ PYCCL_API void pyccl_free(pyccl_communicator* communicator);
 
 /* ---- operations ----------------------------------------------------------------------------- */
 
-/* One array of an operation: contiguous, at any alignment. With output == input the result replaces
- * the input; otherwise the two must not overlap. No output may overlap another array of the
- * operation. A count of 0 is fine, the pointers do not matter then. */
+/* The collectives, and the elements that an array's input and output have among n members. Where
+ * there is a root, the others leave out what is said to be the root's. */
+typedef enum pyccl_collective {
+  PYCCL_ALL_REDUCE = 0,     /* c and c: the reduced inputs, everywhere */
+  PYCCL_BARRIER = 1,        /* no arrays */
+  PYCCL_ALL_GATHER = 2,     /* c and n * c: the inputs of all, by rank */
+  PYCCL_ALL_TO_ALL = 3,     /* n * c and n * c: share i goes to rank i, what comes lies by rank */
+  PYCCL_REDUCE_SCATTER = 4, /* n * c and c: the own share of the reduced inputs */
+  PYCCL_BROADCAST = 5,      /* c and c: the root's input, everywhere; the others' is not read */
+  PYCCL_REDUCE = 6,         /* c and, the root's, c: the reduced inputs, at the root */
+  PYCCL_GATHER = 7,         /* c and, the root's, n * c: the inputs of all, by rank, at the root */
+  PYCCL_SCATTER = 8,        /* the root's n * c, and c: share i of the root's input, at rank i */
+  PYCCL_SEND = 9,           /* c and 0; the other side calls PYCCL_RECV with as many */
+  PYCCL_EXCHANGE = 10,      /* c and c: the other's input; both name each other */
+  PYCCL_RECV = 11           /* 0 and c */
+} pyccl_collective;
+#define PYCCL_COLLECTIVE_COUNT 12
+
+/* One array of an operation: contiguous, at any alignment. With output == input the result of an
+ * all_reduce, broadcast or reduce replaces the input. Otherwise no output may overlap anything else
+ * of the operation, but for its own input where that is no all_reduce, broadcast or reduce. Of 0
+ * elements the pointer does not matter. */
 typedef struct pyccl_array {
   const void* input;
   void* output;
-  uint64_t count; /* elements */
+  uint64_t input_count; /* elements */
+  uint64_t output_count;
   pyccl_dtype dtype;
 } pyccl_array;
 
-typedef struct pyccl_all_reduce_options {
-  pyccl_redop op;            /* default PYCCL_SUM */
+/* All members give the same but for weight and timeout. */
+typedef struct pyccl_operation_options {
+  pyccl_redop op;            /* default PYCCL_SUM; of all_reduce, reduce and reduce_scatter */
   double weight;             /* default 1; at least 0. sum and avg multiply by it, avg divides by
                                 the sum of all; with 0 this peer takes part and adds nothing */
   uint32_t tag;              /* default 0. Operations of one tag match in the order of the calls */
-  pyccl_on_loss on_loss;     /* default PYCCL_ON_LOSS_RETRY */
+  pyccl_on_loss on_loss;     /* default PYCCL_ON_LOSS_DEFAULT */
   pyccl_algorithm algorithm; /* default PYCCL_ALGORITHM_AUTO */
   double timeout;            /* default -1: PYCCL_OPERATION_TIMEOUT */
-} pyccl_all_reduce_options;
+} pyccl_operation_options;
 
-PYCCL_API pyccl_all_reduce_options pyccl_all_reduce_options_default(void);
+PYCCL_API pyccl_operation_options pyccl_operation_options_default(void);
+
+/* Any operation; what is not needed is 0. Read during the call only, the arrays' memory excepted.
+ */
+typedef struct pyccl_call {
+  pyccl_collective collective;
+  const pyccl_array* arrays; /* one operation with one outcome, of any types; not copied together */
+  size_t array_count;
+  int32_t rank;       /* of the root; for send, recv and exchange of the other side */
+  int32_t world_size; /* the members that the arrays were cut for, as pyccl_get_view() told, where
+                         sizes or roles depend on that: if they have become fewer, the operation
+                         fails with PYCCL_PEER_LOST. 0: not known, or indifferent */
+  const uint64_t* counts; /* of a single array, instead of equal shares: elements of each rank's
+                             share, alike on all members; of all_to_all what goes to each rank */
+  const uint64_t* receive_counts; /* of all_to_all, with `counts`: what comes from each rank */
+  const pyccl_operation_options* options; /* NULL: the defaults */
+} pyccl_call;
 
 /* How an operation went. */
 typedef struct pyccl_operation_info {
   int32_t world_size;         /* contributors: members with a weight above 0 */
-  int32_t members;            /* of the group in the view that committed it */
+  int32_t members;            /* of the group in the view that committed it, or of the subgroup */
   uint32_t epoch_incarnation; /* that view's number */
   uint32_t epoch_counter;
   uint32_t attempts;     /* above 1: it began again because a member was lost */
@@ -279,49 +334,135 @@ typedef struct pyccl_operation_info {
   char algorithm[32]; /* what AUTO has chosen */
 } pyccl_operation_info;
 
-/* Reduces the arrays of all members of the group, element by element; all get the same bits. All
- * call it with equal counts, types and options (weight and timeout may differ). Blocks until the
- * operation has ended here. If a member is lost meanwhile, the survivors start it again among
- * themselves, and `info` says how many contributed, or it fails, as on_loss has it.
+/* Runs an operation. All members of the group call it, or both sides of a pair, with types and
+ * counts that fit together; where a result is defined for all, all get the same bits. Blocks until
+ * the operation has ended here. If a member is lost meanwhile, the survivors start it again among
+ * themselves, and `info` says how many contributed, or it fails, as on_loss has it; without its
+ * root, and between two of which one is lost, it always fails. What is cut by rank (all_to_all,
+ * reduce_scatter, scatter, and everything with counts) can't be retried; gathers that are retried
+ * fill the first info->members shares.
  *
  * An operation ends alike at all members. So when the timeout has passed and this member might
  * already have been counted on, the coordinator decides, which takes up to 10 s more, or two and
  * a half times its heartbeat limit if that is longer.
  *
  * After a failure the inputs hold what they held before, in place too; a separate output is
- * undefined. `options` may be NULL for the defaults, `info` may be NULL.
+ * undefined. `info` may be NULL.
  * Errors: PYCCL_MISMATCH (the text names both ranks and what they asked for), PYCCL_TIMEOUT (it
- * names the ranks that had not arrived), PYCCL_PEER_LOST (on_loss raise), PYCCL_EVICTED,
- * PYCCL_CANCELLED, PYCCL_CLOSED, PYCCL_COORDINATOR_UNAVAILABLE (needed for a decision, and away),
- * PYCCL_LIMIT_EXCEEDED (too many operations open), PYCCL_INVALID_ARGUMENT. */
+ * names the ranks that had not arrived), PYCCL_PEER_LOST, PYCCL_EVICTED, PYCCL_CANCELLED,
+ * PYCCL_CLOSED, PYCCL_COORDINATOR_UNAVAILABLE (needed for a decision, and away),
+ * PYCCL_LIMIT_EXCEEDED (too many operations open, too little memory at some member), and
+ * PYCCL_INVALID_ARGUMENT, which all members get if a root does not exist or sizes don't fit the
+ * members. */
+PYCCL_API pyccl_code pyccl_run(pyccl_communicator* communicator, const pyccl_call* call,
+                               pyccl_operation_info* info);
+
+/* The same for one array. `options` and `info` may be NULL. `count` is the c of pyccl_collective;
+ * `counts` are those of pyccl_call, `world_size` of them. Pointers that the collective ignores at
+ * this rank may be NULL. */
 PYCCL_API pyccl_code pyccl_all_reduce(pyccl_communicator* communicator, const void* input,
                                       void* output, uint64_t count, pyccl_dtype dtype,
-                                      const pyccl_all_reduce_options* options,
+                                      const pyccl_operation_options* options,
                                       pyccl_operation_info* info);
-
-/* The same for several arrays, of any types that `op` allows: one operation with one outcome, and
- * nothing is copied together. The list itself is read during the call only. */
-PYCCL_API pyccl_code pyccl_all_reduce_list(pyccl_communicator* communicator,
-                                           const pyccl_array* arrays, size_t array_count,
-                                           const pyccl_all_reduce_options* options,
-                                           pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_reduce(pyccl_communicator* communicator, const void* input, void* output,
+                                  uint64_t count, pyccl_dtype dtype, int32_t root,
+                                  const pyccl_operation_options* options,
+                                  pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_broadcast(pyccl_communicator* communicator, void* data, uint64_t count,
+                                     pyccl_dtype dtype, int32_t root,
+                                     const pyccl_operation_options* options,
+                                     pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_all_gather(pyccl_communicator* communicator, const void* input,
+                                      void* output, uint64_t count, int32_t world_size,
+                                      pyccl_dtype dtype, const pyccl_operation_options* options,
+                                      pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_all_gather_v(pyccl_communicator* communicator, const void* input,
+                                        void* output, const uint64_t* counts, int32_t world_size,
+                                        pyccl_dtype dtype, const pyccl_operation_options* options,
+                                        pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_gather(pyccl_communicator* communicator, const void* input, void* output,
+                                  uint64_t count, int32_t world_size, pyccl_dtype dtype,
+                                  int32_t root, const pyccl_operation_options* options,
+                                  pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_reduce_scatter(pyccl_communicator* communicator, const void* input,
+                                          void* output, uint64_t count, int32_t world_size,
+                                          pyccl_dtype dtype, const pyccl_operation_options* options,
+                                          pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_reduce_scatter_v(pyccl_communicator* communicator, const void* input,
+                                            void* output, const uint64_t* counts,
+                                            int32_t world_size, pyccl_dtype dtype,
+                                            const pyccl_operation_options* options,
+                                            pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_scatter(pyccl_communicator* communicator, const void* input,
+                                   void* output, uint64_t count, int32_t world_size,
+                                   pyccl_dtype dtype, int32_t root,
+                                   const pyccl_operation_options* options,
+                                   pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_all_to_all(pyccl_communicator* communicator, const void* input,
+                                      void* output, uint64_t count, int32_t world_size,
+                                      pyccl_dtype dtype, const pyccl_operation_options* options,
+                                      pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_all_to_all_v(pyccl_communicator* communicator, const void* input,
+                                        const uint64_t* send_counts, void* output,
+                                        const uint64_t* receive_counts, int32_t world_size,
+                                        pyccl_dtype dtype, const pyccl_operation_options* options,
+                                        pyccl_operation_info* info);
+/* Between two, who match by tag alone; nobody else is concerned. The other side is given by its
+ * rank at the time of the call; one that there is no more is PYCCL_PEER_LOST. */
+PYCCL_API pyccl_code pyccl_send(pyccl_communicator* communicator, const void* data, uint64_t count,
+                                pyccl_dtype dtype, int32_t to,
+                                const pyccl_operation_options* options, pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_recv(pyccl_communicator* communicator, void* data, uint64_t count,
+                                pyccl_dtype dtype, int32_t from,
+                                const pyccl_operation_options* options, pyccl_operation_info* info);
+PYCCL_API pyccl_code pyccl_exchange(pyccl_communicator* communicator, const void* input,
+                                    void* output, uint64_t count, pyccl_dtype dtype, int32_t peer,
+                                    const pyccl_operation_options* options,
+                                    pyccl_operation_info* info);
 
 /* Returns when all members have called it with this tag, which then counts as an operation of that
- * tag. Blocks until then. Errors as of pyccl_all_reduce(). */
+ * tag. Blocks until then. Errors as of pyccl_run(). */
 PYCCL_API pyccl_code pyccl_barrier(pyccl_communicator* communicator, uint32_t tag, double timeout);
+
+/* An all_reduce of several arrays, of any types that `op` allows. */
+PYCCL_API pyccl_code pyccl_all_reduce_list(pyccl_communicator* communicator,
+                                           const pyccl_array* arrays, size_t array_count,
+                                           const pyccl_operation_options* options,
+                                           pyccl_operation_info* info);
+
+/* ---- subgroups ------------------------------------------------------------------------------ */
+
+/* A handle for operations among some members only: those of these ranks, which have ranks from 0 in
+ * this order; the caller must be one of them. Each of them makes it, with the same ranks and name;
+ * the name (NULL is "") tells subgroups of the same members apart. Nothing is sent and nobody
+ * waited for. Once a member of it is lost, it is of no more use: operations on it and
+ * pyccl_get_view(), which otherwise tells the rank and the size in it, fail with PYCCL_PEER_LOST.
+ *
+ * Everything that takes a communicator takes a subgroup, too, but pyccl_update() and pyccl_leave()
+ * refuse it, and pyccl_close() ignores it. A subgroup of a subgroup is a subgroup of the group.
+ * `*subgroup` is the caller's to free, with pyccl_free(), which ends nothing; it may outlive the
+ * communicator's handle. Does not block. Errors: PYCCL_INVALID_ARGUMENT, PYCCL_CLOSED,
+ * PYCCL_EVICTED, PYCCL_PEER_LOST. */
+PYCCL_API pyccl_code pyccl_subgroup(pyccl_communicator* communicator, const int32_t* ranks,
+                                    size_t rank_count, const char* name,
+                                    pyccl_communicator** subgroup);
 
 /* ---- operations that run while the caller does something else ------------------------------- */
 
 /* An operation under way. It belongs to whoever started it, who frees it. */
 typedef struct pyccl_work pyccl_work;
 
-/* Starts an all-reduce of the list and returns at once. The arrays' memory, not the list, belongs
- * to the operation until it has ended: it must stay valid, inputs must not be written and outputs
- * not be touched. What is wrong with the request shows when the work is waited for, but for
- * PYCCL_INVALID_ARGUMENT of NULLs and enumerations, which shows here. */
+/* Starts an operation and returns at once. The arrays' memory belongs to the operation until it has
+ * ended: it must stay valid, inputs must not be written and outputs not be touched. What is wrong
+ * with the request shows when the work is waited for, but for PYCCL_INVALID_ARGUMENT of NULLs,
+ * enumerations and ranks of the other side of a pair, which shows here. */
+PYCCL_API pyccl_code pyccl_start(pyccl_communicator* communicator, const pyccl_call* call,
+                                 pyccl_work** work);
+
+/* An all_reduce of the list, started like that. */
 PYCCL_API pyccl_code pyccl_all_reduce_async(pyccl_communicator* communicator,
                                             const pyccl_array* arrays, size_t array_count,
-                                            const pyccl_all_reduce_options* options,
+                                            const pyccl_operation_options* options,
                                             pyccl_work** work);
 
 /* Blocks until the operation has ended, but no longer than the timeout (0 only looks). Any number

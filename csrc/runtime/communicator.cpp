@@ -5,8 +5,6 @@
 // nobody did so before it, wake the loop.
 #include "runtime/communicator.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <mutex>
 #include <new>
@@ -15,12 +13,14 @@
 #include <utility>
 #include <variant>
 
+#include "base/fork.hpp"
 #include "base/queue.hpp"
 #include "engine/peer.hpp"
 #include "runtime/addresses.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/shared_loop.hpp"
 #include "runtime/system.hpp"
+#include "transport/shm/network.hpp"
 #include "transport/tcp/network.hpp"
 
 namespace pyccl::runtime {
@@ -29,16 +29,14 @@ namespace {
 
 constexpr std::size_t commands_max = 4096;
 constexpr std::uint32_t connections_max = 64;
+constexpr Duration spin_max = 1s;
 // Beyond this a timeout counts as none; it keeps "now + timeout" from overflowing.
 constexpr Duration timeout_max = 24h * 365 * 100;
 
-struct Barrier {
-  std::uint32_t tag = 0;
-};
 struct Update {};
 struct Leave {};
 struct Cancel {};
-using Call = std::variant<engine::AllReduceRequest, Barrier, Update, Leave, Cancel>;
+using Call = std::variant<engine::Request, Update, Leave, Cancel>;
 
 // What a caller's thread hands to the loop. Of Cancel, `work` is the one to give up.
 struct Command {
@@ -52,13 +50,15 @@ class Loop final : public WorkDriver {
  public:
   explicit Loop(const protocol::Timing& timing)
       : commands_(commands_max),
-        network_(reactor_, {timing.silence_limit()}),
+        tcp_(reactor_, {timing.silence_limit()}),
+        network_(reactor_, tcp_, {random_identity()}),
         shared_(reactor_,
                 {[this](Time until) { turn(until); }, [this] { return !open_.empty(); }}) {}
 
   Status open(const engine::PeerOptions& options, Duration timeout, LogSink log);
+  void spin_for(Duration duration) { reactor_.spin_for(duration); }
   void run();
-  bool in_this_process() const override { return ::getpid() == process_; }
+  bool in_this_process() const override { return fork_generation() == generation_; }
   bool drive(const Work& work, Duration at_most) override;
 
   void submit(Command command, Then then);
@@ -82,14 +82,15 @@ class Loop final : public WorkDriver {
 
   Reactor reactor_;
   CommandQueue<Command> commands_;
-  transport::tcp::TcpNetwork network_;
+  transport::tcp::TcpNetwork tcp_;
+  transport::shm::ShmNetwork network_;
   SharedLoop shared_;
   std::unique_ptr<engine::Peer> peer_;
   LogSink log_;
   std::string address_;
   PeerId self_;
   WorkPtr admission_ = std::make_shared<Work>();
-  const pid_t process_ = ::getpid();
+  const std::uint32_t generation_ = fork_generation();
 
   // Of whoever is in the loop.
   engine::Ticket last_ticket_ = 0;
@@ -182,11 +183,9 @@ void Loop::execute(Command& command) {
   std::visit(
       [&](auto& call) {
         using Kind = std::decay_t<decltype(call)>;
-        if constexpr (std::is_same_v<Kind, engine::AllReduceRequest>) {
+        if constexpr (std::is_same_v<Kind, engine::Request>) {
           call.deadline = deadline;
-          peer_->all_reduce(ticket, std::move(call));
-        } else if constexpr (std::is_same_v<Kind, Barrier>) {
-          peer_->barrier(ticket, call.tag, deadline);
+          peer_->call(ticket, std::move(call));
         } else if constexpr (std::is_same_v<Kind, Update>) {
           peer_->update(ticket, deadline);
         } else if constexpr (std::is_same_v<Kind, Leave>) {
@@ -217,6 +216,7 @@ void Loop::on(engine::ViewChanged& event) {
     const std::lock_guard lock(snapshot_mutex_);
     snapshot_.epoch = event.view.epoch;
     snapshot_.rank = event.view.rank_of(self_).value_or(-1);
+    snapshot_.members_most = std::max(snapshot_.members_most, peers.size());
     snapshot_.peers = std::move(peers);
   }
   if (!admission_->done()) admission_->finish({}, {});
@@ -284,11 +284,8 @@ class ThreadedCommunicator final : public Communicator {
   ~ThreadedCommunicator() override { close(); }
 
   WorkPtr admission() override { return loop_->admission(); }
-  WorkPtr all_reduce(engine::AllReduceRequest request, Duration timeout, Then then) override {
+  WorkPtr call(engine::Request request, Duration timeout, Then then) override {
     return submit(std::move(request), timeout, then);
-  }
-  WorkPtr barrier(std::uint32_t tag, Duration timeout, Then then) override {
-    return submit(Barrier{tag}, timeout, then);
   }
   WorkPtr update(Duration timeout) override { return submit(Update{}, timeout); }
   WorkPtr leave(Duration timeout) override { return submit(Leave{}, timeout); }
@@ -343,6 +340,9 @@ Status check(const ConnectOptions& options) {
   if (options.timing.heartbeat_limit <= Duration::zero()) {
     return refuse("the heartbeat limit must be above 0");
   }
+  if (options.spin < Duration::zero() || options.spin > spin_max) {
+    return refuse("spin_us must be 0 to 1000000");
+  }
   return {};
 }
 
@@ -370,11 +370,13 @@ Result<std::unique_ptr<Communicator>> Communicator::open(const ConnectOptions& o
   peer.group = options.group;
   peer.role = options.role;
   peer.connections = options.connections;
+  peer.transport = options.transport;
   peer.timing = options.timing;
   peer.seed = random_identity();
 
   try {
     auto loop = std::make_shared<Loop>(peer.timing);
+    loop->spin_for(options.spin);
     if (Status status = loop->open(peer, options.timeout, options.log); !status.ok()) return status;
     return std::unique_ptr<Communicator>(
         std::make_unique<ThreadedCommunicator>(std::move(loop), peer.peer));

@@ -19,6 +19,7 @@
 #include "protocol/limits.hpp"
 #include "protocol/view.hpp"
 #include "runtime/work.hpp"
+#include "transport/network.hpp"
 
 namespace pyccl::runtime {
 
@@ -29,7 +30,11 @@ struct ConnectOptions {
   std::uint32_t connections = 4;         // per peer, 1 to 64
   std::optional<std::string> listen;     // "host:port", ":0" by default
   std::optional<std::string> advertise;  // "host:port" that the others shall dial
-  Duration timeout = 60s;                // until admitted
+  transport::Choice transport = transport::Choice::automatic;
+  // How long whoever waits looks for what it waits for before it sleeps: to be woken takes longer
+  // than a small operation, but looking keeps a processor busy.
+  Duration spin = 0s;
+  Duration timeout = 60s;  // until admitted
   protocol::Timing timing;
   LogSink log;  // called on the reactor's thread; may be empty
 };
@@ -38,7 +43,8 @@ struct ConnectOptions {
 struct ViewSnapshot {
   Epoch epoch;
   Rank rank = -1;
-  std::vector<PeerId> peers;  // of the own group, in rank order
+  std::vector<PeerId> peers;     // of the own group, in rank order
+  std::size_t members_most = 0;  // that the group has ever had here
   bool ended = false;
   Status end_reason;
 };
@@ -54,9 +60,8 @@ class Communicator {
   virtual ~Communicator() = default;  // close()
 
   virtual WorkPtr admission() = 0;
-  virtual WorkPtr all_reduce(engine::AllReduceRequest, Duration timeout,
-                             Then then = Then::goes_on) = 0;
-  virtual WorkPtr barrier(std::uint32_t tag, Duration timeout, Then then = Then::goes_on) = 0;
+  // Any collective.
+  virtual WorkPtr call(engine::Request, Duration timeout, Then then = Then::goes_on) = 0;
   virtual WorkPtr update(Duration timeout) = 0;
   virtual WorkPtr leave(Duration timeout) = 0;
   // See engine::Peer::cancel; the Work ends as described there.

@@ -8,6 +8,8 @@
 
 #include <utility>
 
+#include "base/fork.hpp"
+
 namespace pyccl::runtime {
 
 namespace {
@@ -49,7 +51,9 @@ std::thread start(const char* name, std::shared_ptr<void> owned, std::function<v
 }  // namespace
 
 LoopThread::LoopThread(const char* name, std::shared_ptr<void> owned, std::function<void()> body)
-    : process_(::getpid()), owned_(owned), thread_(start(name, std::move(owned), std::move(body))) {
+    : generation_(fork_generation()),
+      owned_(owned),
+      thread_(start(name, std::move(owned), std::move(body))) {
   id_ = thread_.get_id();
 }
 
@@ -70,7 +74,7 @@ void LoopThread::join() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool LoopThread::in_forked_child() const { return ::getpid() != process_; }
+bool LoopThread::in_forked_child() const { return fork_generation() != generation_; }
 
 Status shortage(const std::string& what, const std::exception& error) {
   return {

@@ -1,8 +1,6 @@
 // What the runtime asks of the operating system besides sockets: threads and chance.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -35,7 +33,7 @@ class LoopThread {
   bool in_forked_child() const;
 
  private:
-  const pid_t process_;
+  const std::uint32_t generation_;
   const std::shared_ptr<void> owned_;
   std::mutex join_mutex_;
   std::thread thread_;

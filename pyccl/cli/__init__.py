@@ -9,6 +9,7 @@ import click
 import pyccl
 
 _COMMANDS = {
+    "bench": "measure collectives between peers",
     "coordinator": "run the coordinator that peers connect to",
     "demo": "train over peers that come, go and crash",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,15 +79,20 @@ class Library:
         self.kept_alive[options] = texts  # a pointer in a struct does not own what it points to
         return options
 
+    def dtype(self, x: np.ndarray) -> int:
+        letter = {"f": "F", "i": "I", "u": "U"}[x.dtype.kind]
+        return int(getattr(self.c, f"PYCCL_{letter}{x.dtype.itemsize * 8}"))
+
+    def memory(self, x: np.ndarray | None) -> Any:
+        return self.ffi.NULL if x is None else self.ffi.cast("void *", x.ctypes.data)
+
     def array(self, x: np.ndarray, out: np.ndarray | None = None) -> Any:
         """A pyccl_array over numpy memory; in place without `out`."""
         out = x if out is None else out
         array = self.ffi.new("pyccl_array *")
-        array.input = self.ffi.cast("void *", x.ctypes.data)
-        array.output = self.ffi.cast("void *", out.ctypes.data)
-        array.count = x.size
-        letter = {"f": "F", "i": "I", "u": "U"}[x.dtype.kind]
-        array.dtype = getattr(self.c, f"PYCCL_{letter}{x.dtype.itemsize * 8}")
+        array.input, array.input_count = self.memory(x), x.size
+        array.output, array.output_count = self.memory(out), out.size
+        array.dtype = self.dtype(x)
         return array
 
     def coordinator(self, **changes: Any) -> Any:
@@ -110,10 +116,10 @@ class Library:
         """In place; gives the pyccl_operation_info."""
         info = self.ffi.new("pyccl_operation_info *")
         array = self.array(x)
-        options = self.options("all_reduce", timeout=PATIENCE, **changes)
+        options = self.options("operation", timeout=PATIENCE, **changes)
         self.check(
             self.c.pyccl_all_reduce(
-                comm, array.input, array.output, array.count, array.dtype, options, info
+                comm, array.input, array.output, x.size, array.dtype, options, info
             )
         )
         return info
@@ -142,20 +148,25 @@ def run_peers(lib: Library, coordinator: Any) -> RunPeers:
     """Runs a function as each of `count` peers, in threads; gives the results by rank."""
     address = lib.c.pyccl_coordinator_address(coordinator)
 
-    def peer(count: int, body: Callable[[int, Any], Any]) -> tuple[int, Any]:
+    def peer(
+        count: int, body: Callable[[int, Any], Any], all_there: threading.Barrier
+    ) -> tuple[int, Any]:
         comm = lib.connect(address)
         try:
             while lib.view(comm).world_size < count:
                 lib.check(lib.c.pyccl_update(comm, PATIENCE))
             rank = lib.view(comm).rank
+            # Nobody begins, and maybe leaves, before all know their ranks.
+            all_there.wait(PATIENCE)
             return rank, body(rank, comm)
         finally:
             lib.c.pyccl_leave(comm, PATIENCE)
             lib.c.pyccl_free(comm)
 
     def run(count: int, body: Callable[[int, Any], Any]) -> list[Any]:
+        all_there = threading.Barrier(count)
         with ThreadPoolExecutor(count) as pool:
-            futures = [pool.submit(peer, count, body) for _ in range(count)]
+            futures = [pool.submit(peer, count, body, all_there) for _ in range(count)]
             results = dict(future.result(timeout=2 * PATIENCE) for future in futures)
         return [results[rank] for rank in range(count)]
 

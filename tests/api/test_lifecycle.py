@@ -186,7 +186,10 @@ def null_calls(lib: Library, comm: Any) -> dict[str, int]:
     out_coordinator = lib.ffi.new("pyccl_coordinator **")
     no_bind = lib.options("coordinator", bind=null)
     no_group = lib.options("connect", group=null)
-    array.count = 1
+    array.input_count = array.output_count = 1
+    call, ranks = lib.ffi.new("pyccl_call *"), lib.ffi.new("int32_t[1]")
+    f32 = c.PYCCL_F32
+    without_arrays = lib.ffi.new("pyccl_call *", {"array_count": 1})
     return {
         "start without a place for the handle": c.pyccl_coordinator_start(null, null),
         "start without an address": c.pyccl_coordinator_start(no_bind, out_coordinator),
@@ -205,6 +208,20 @@ def null_calls(lib: Library, comm: Any) -> dict[str, int]:
         "list with a NULL array": c.pyccl_all_reduce_list(comm, array, 1, null, null),
         "async": c.pyccl_all_reduce_async(null, array, 1, null, work),
         "async without a place for the work": c.pyccl_all_reduce_async(comm, array, 0, null, null),
+        "run nothing": c.pyccl_run(comm, null, null),
+        "run for nobody": c.pyccl_run(null, call, null),
+        "run without arrays": c.pyccl_run(comm, without_arrays, null),
+        "start nothing": c.pyccl_start(comm, null, work),
+        "start for nobody": c.pyccl_start(null, call, work),
+        "start without a place for the work": c.pyccl_start(comm, call, null),
+        "reduce": c.pyccl_reduce(null, null, null, 0, f32, 0, null, null),
+        "gather": c.pyccl_gather(null, null, null, 0, 1, f32, 0, null, null),
+        "counts": c.pyccl_all_gather_v(comm, null, null, null, 1, f32, null, null),
+        "shares": c.pyccl_reduce_scatter_v(comm, null, null, null, 1, f32, null, null),
+        "exchanged counts": c.pyccl_all_to_all_v(comm, null, null, null, null, 1, f32, null, null),
+        "subgroup of nothing": c.pyccl_subgroup(null, ranks, 1, b"", out_comm),
+        "subgroup of no ranks": c.pyccl_subgroup(comm, null, 1, b"", out_comm),
+        "subgroup without a place": c.pyccl_subgroup(comm, ranks, 1, b"", null),
         "wait": c.pyccl_work_wait(null, 1),
         "info": c.pyccl_work_info(null, info),
     }
@@ -234,6 +251,7 @@ def test_null_is_refused_everywhere(lib: Library, coordinator: Any) -> None:
         {"op": 8},
         {"op": 0xFFFFFFFF},
         {"on_loss": 2},
+        {"on_loss": -2},
         {"algorithm": 77},
         {"timeout": float("nan")},
         {"weight": -1.0},
@@ -248,7 +266,7 @@ def test_nonsense_in_operations_is_refused(
 ) -> None:
     comm = lib.connect(lib.c.pyccl_coordinator_address(coordinator))
     array = lib.array(np.ones(3))
-    options = lib.options("all_reduce", **changes)
+    options = lib.options("operation", **changes)
     code = lib.c.pyccl_all_reduce_list(comm, array, 1, options, lib.ffi.NULL)
     assert code == lib.c.PYCCL_INVALID_ARGUMENT
     array.dtype = lib.constants.DTYPE_COUNT
@@ -264,6 +282,8 @@ def test_nonsense_in_operations_is_refused(
     "changes",
     [
         {"role": 7},
+        {"transport": 2},
+        {"spin_us": 1_000_001},
         {"connections": 0},
         {"connections": 65},
         {"timeout": float("nan")},

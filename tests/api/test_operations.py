@@ -70,7 +70,7 @@ def test_list_of_mixed_types_is_one_operation(lib: Library, run_peers: RunPeers)
         empty, out = np.empty(0, np.float64), np.zeros(7, np.int64)
         parts = [lib.array(a), lib.array(empty), lib.array(b, out)]
         arrays = lib.ffi.new("pyccl_array[]", [part[0] for part in parts])
-        options = lib.options("all_reduce", timeout=PATIENCE)
+        options = lib.options("operation", timeout=PATIENCE)
         lib.check(lib.c.pyccl_all_reduce_list(comm, arrays, 3, options, lib.ffi.NULL))
         assert np.all(b == rank + 1)  # out of place: the input stays
         return a, out
@@ -88,7 +88,7 @@ def test_asynchronous_operations_end_in_any_order_of_waiting(
         works = []
         for x in arrays:
             work = lib.ffi.new("pyccl_work **")
-            options = lib.options("all_reduce", timeout=PATIENCE)
+            options = lib.options("operation", timeout=PATIENCE)
             lib.check(lib.c.pyccl_all_reduce_async(comm, lib.array(x), 1, options, work))
             works.append(work[0])
         for work in reversed(works):
@@ -144,7 +144,7 @@ def test_freeing_a_work_gives_its_memory_back(lib: Library, run_peers: RunPeers)
             lib.c.pyccl_work_free(work[0])
             lib.check(
                 lib.c.pyccl_all_reduce_async(
-                    comm, lib.array(x), 1, lib.options("all_reduce", tag=3), work
+                    comm, lib.array(x), 1, lib.options("operation", tag=3), work
                 )
             )
             lib.c.pyccl_work_free(work[0])
@@ -159,11 +159,13 @@ def test_mismatch_is_an_error_at_all_that_names_both(lib: Library, run_peers: Ru
         x = np.ones([100, 200][rank], np.float32)
         array = lib.array(x)
         code = lib.c.pyccl_all_reduce(
-            comm, array.input, array.output, array.count, array.dtype, lib.ffi.NULL, lib.ffi.NULL
+            comm, array.input, array.output, x.size, array.dtype, lib.ffi.NULL, lib.ffi.NULL
         )
         assert code == lib.c.PYCCL_MISMATCH
         assert np.all(x == 1)
-        return lib.error()
+        text = lib.error()
+        lib.check(lib.c.pyccl_barrier(comm, 1, PATIENCE))  # nobody goes before all have come
+        return text
 
     first, second = run_peers(2, body)
     assert first == second
@@ -176,7 +178,7 @@ def test_timeout_names_who_is_missing(lib: Library, run_peers: RunPeers) -> None
         if rank == 0:
             x = np.ones(10, np.float32)
             array = lib.array(x)
-            options = lib.options("all_reduce", timeout=0.05)
+            options = lib.options("operation", timeout=0.05)
             code = lib.c.pyccl_all_reduce(
                 comm, array.input, array.output, 10, array.dtype, options, lib.ffi.NULL
             )

@@ -30,6 +30,7 @@ def test_one_of_four_connections_is_reset_every_50_ms() -> None:
                 connect={
                     "world_size_min": count,
                     "connections": 4,
+                    "transport": "tcp",
                     "listen": target,
                     "advertise": proxy.address,
                 }

@@ -26,15 +26,16 @@ def coordinator() -> Iterator[pyccl.Coordinator]:
 def run_peers(coordinator: pyccl.Coordinator) -> RunPeers:
     """run_peers(count, function, **connect): what function(comm) gave, in rank order.
 
-    Raises what one of them raised; if several did, that of the lowest rank.
+    Raises what one of them raised; if several did, what came first: others may follow from it.
     """
 
     def run(count: int, function: Callable[[pyccl.Communicator], Any], **connect: Any) -> list[Any]:
         results: dict[int, Any] = {}
-        errors: dict[int, BaseException] = {}
+        errors: list[BaseException] = []
+        # Nobody begins, and maybe leaves, before all know their ranks.
+        all_there = threading.Barrier(count)
 
-        def peer(number: int) -> None:
-            rank = number
+        def peer() -> None:
             try:
                 with pyccl.connect(
                     coordinator.address,
@@ -44,18 +45,20 @@ def run_peers(coordinator: pyccl.Coordinator) -> RunPeers:
                     **connect,
                 ) as comm:
                     rank = comm.rank
+                    all_there.wait(LIMIT_SECONDS)
                     results[rank] = function(comm)
             except BaseException as error:
-                errors[rank] = error
+                errors.append(error)
+                all_there.abort()
 
-        threads = [threading.Thread(target=peer, args=(i,), daemon=True) for i in range(count)]
+        threads = [threading.Thread(target=peer, daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(2 * LIMIT_SECONDS)
         assert not any(thread.is_alive() for thread in threads), "a peer hangs"
         if errors:
-            raise errors[min(errors)]
+            raise errors[0]
         return [results[rank] for rank in range(count)]
 
     return run

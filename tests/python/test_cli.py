@@ -107,6 +107,7 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
     text = output_of(tmp_path, "--help")
     assert "coordinator" in text
     assert "demo" in text
+    assert "bench" in text
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_a_joiner_is_hinted_at_and_admitted_at_the_boundary(coordinator: pyccl.C
     assert joined == [(2, 5.0)]
 
 
+@pytest.mark.parametrize("options", [{"transport": "tcp"}, {"spin_us": 100}], ids=str)
+def test_ways_to_talk_and_to_wait(run_peers: Any, options: dict[str, Any]) -> None:
+    def function(comm: pyccl.Communicator) -> list[list[float]]:
+        x = np.full(3, float(comm.rank))
+        for _ in range(20):
+            comm.barrier()
+        return [row.tolist() for row in comm.all_gather(x)]
+
+    assert run_peers(3, function, **options) == [[[0.0] * 3, [1.0] * 3, [2.0] * 3]] * 3
+
+
 def test_an_update_that_somebody_omits_times_out(run_peers: Any) -> None:
     timed_out = threading.Event()
 
@@ -165,6 +176,8 @@ def test_a_bad_address(address: Any) -> None:
         {"connections": 0}, {"connections": 65}, {"role": "boss"}, {"group": ""},
         {"timeout": -1.0}, {"listen": "everywhere"}, {"world_size_min": 0}, {"advertise": "x"},
         {"heartbeat_limit": 0.0}, {"operation_timeout": 0.0}, {"group": "g" * 300},
+        {"transport": "rdma"}, {"transport": None}, {"spin_us": -1}, {"spin_us": 1_000_001},
+        {"spin_us": 0.5},
     ],
     ids=str,
 )  # fmt: skip

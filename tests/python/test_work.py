@@ -185,13 +185,18 @@ def test_a_dropped_work_keeps_its_memory_until_it_has_ended(run_peers: Any) -> N
 
 
 def test_closing_ends_what_is_open(run_peers: Any) -> None:
+    closed = threading.Event()
+
     def function(comm: pyccl.Communicator) -> None:
         closes = comm.rank == 0  # with the next view the other one has that rank
         comm.barrier()
         if closes:
             work = comm.all_reduce(np.ones(3), async_op=True)
             comm.close()
+            closed.set()
             with pytest.raises(pyccl.ClosedError):
                 work.wait(20)
+        else:
+            assert closed.wait(20)  # alone the operation would succeed
 
     run_peers(PEERS, function)

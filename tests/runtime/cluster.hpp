@@ -73,10 +73,17 @@ class Cluster {
   std::vector<std::unique_ptr<Communicator>> peers;
 };
 
-inline engine::AllReduceRequest sum_of(std::vector<float>& values) {
-  engine::AllReduceRequest request;
+inline engine::Request sum_of(std::vector<float>& values) {
+  engine::Request request;
   auto* memory = reinterpret_cast<std::byte*>(values.data());
-  request.arrays.push_back({memory, memory, kernels::DataType::f32, values.size()});
+  request.arrays.push_back({memory, memory, kernels::DataType::f32, values.size(), values.size()});
+  return request;
+}
+
+inline engine::Request barrier_of(std::uint32_t tag) {
+  engine::Request request;
+  request.kind = collectives::Kind::barrier;
+  request.tag = tag;
   return request;
 }
 

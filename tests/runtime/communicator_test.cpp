@@ -37,7 +37,7 @@ TEST_CASE("three peers get the same sum, in the order of their ranks") {
     Vectors values = contributions(3, count);
     std::vector<WorkPtr> works;
     for (std::size_t i = 0; i < 3; ++i) {
-      works.push_back(cluster.peers[i]->all_reduce(sum_of(values[i]), patience));
+      works.push_back(cluster.peers[i]->call(sum_of(values[i]), patience));
     }
     for (std::size_t i = 0; i < 3; ++i) {
       require_ok(works[i]);
@@ -62,8 +62,8 @@ TEST_CASE("a joiner shows as pending on all members after the same operation") {
   bool pending = false;
   // Operations until the hint has come: bounded by the patience of each.
   while (!pending) {
-    const auto first = cluster.peers[0]->barrier(0, patience);
-    const auto second = cluster.peers[1]->barrier(0, patience);
+    const auto first = cluster.peers[0]->call(barrier_of(0), patience);
+    const auto second = cluster.peers[1]->call(barrier_of(0), patience);
     require_ok(first);
     require_ok(second);
     pending = first->info().peers_pending;
@@ -92,7 +92,7 @@ TEST_CASE("threads use one communicator at once, each with a tag of its own") {
           std::vector<float> values(100, static_cast<float>(tag * 100 + peer));
           auto request = sum_of(values);
           request.tag = tag;
-          const auto work = cluster.peers[peer]->all_reduce(std::move(request), patience);
+          const auto work = cluster.peers[peer]->call(std::move(request), patience);
           const auto expected = static_cast<float>(tag * 200 + 1);
           if (work->wait(patience) && work->status().ok() && all_equal(values, expected)) ++right;
         }
@@ -107,12 +107,12 @@ TEST_CASE("one that leaves is not waited for, and has nothing more to say") {
   Cluster cluster(3);
   require_ok(cluster.peers[2]->leave(patience));
   CHECK(cluster.peers[2]->view().ended);
-  CHECK(ended(cluster.peers[2]->barrier(0, patience)).code() == Code::closed);
+  CHECK(ended(cluster.peers[2]->call(barrier_of(0), patience)).code() == Code::closed);
   CHECK(ended(cluster.peers[2]->update(patience)).code() == Code::closed);
   CHECK(ended(cluster.peers[2]->leave(patience)).code() == Code::closed);
   Vectors values = contributions(2, 100);
-  const auto first = cluster.peers[0]->all_reduce(sum_of(values[0]), patience);
-  const auto second = cluster.peers[1]->all_reduce(sum_of(values[1]), patience);
+  const auto first = cluster.peers[0]->call(sum_of(values[0]), patience);
+  const auto second = cluster.peers[1]->call(sum_of(values[1]), patience);
   require_ok(first);
   require_ok(second);
   CHECK(first->info().world_size == 2);
@@ -135,24 +135,24 @@ TEST_CASE("the time to be admitted in does not hang over a member that leaves la
 TEST_CASE("one that closes in mid operation is a death: the others finish without it") {
   Cluster cluster(3);
   Vectors values = contributions(3, 200'000);
-  const auto first = cluster.peers[0]->all_reduce(sum_of(values[0]), patience);
-  const auto lost = cluster.peers[2]->all_reduce(sum_of(values[2]), patience);
+  const auto first = cluster.peers[0]->call(sum_of(values[0]), patience);
+  const auto lost = cluster.peers[2]->call(sum_of(values[2]), patience);
   cluster.peers[2]->close();
   CHECK(ended(lost).code() == Code::closed);
   CHECK(all_equal(values[2], 4.0f));  // its memory is its own again, and as it was
-  const auto second = cluster.peers[1]->all_reduce(sum_of(values[1]), patience);
+  const auto second = cluster.peers[1]->call(sum_of(values[1]), patience);
   require_ok(first);
   require_ok(second);
   CHECK(first->info().world_size == 2);
   CHECK(all_equal(values[0], 3.0f));
   CHECK(all_equal(values[1], 3.0f));
-  CHECK(ended(cluster.peers[2]->barrier(0, patience)).code() == Code::closed);
+  CHECK(ended(cluster.peers[2]->call(barrier_of(0), patience)).code() == Code::closed);
 }
 
 TEST_CASE("a timeout names who is missing, and leaves the input alone") {
   Cluster cluster(2);
   std::vector<float> values(100, 5.0f);
-  const Status status = ended(cluster.peers[0]->all_reduce(sum_of(values), 50ms));
+  const Status status = ended(cluster.peers[0]->call(sum_of(values), 50ms));
   CHECK(status.code() == Code::timeout);
   CHECK_MESSAGE(status.reason().find("1") != std::string::npos, status.reason());
   CHECK(all_equal(values, 5.0f));
@@ -161,29 +161,29 @@ TEST_CASE("a timeout names who is missing, and leaves the input alone") {
 TEST_CASE("different descriptors fail at all members with the same sentence") {
   Cluster cluster(2);
   std::vector<float> small(100, 1.0f), large(200, 2.0f);
-  const auto first = cluster.peers[0]->all_reduce(sum_of(small), patience);
-  const auto second = cluster.peers[1]->all_reduce(sum_of(large), patience);
+  const auto first = cluster.peers[0]->call(sum_of(small), patience);
+  const auto second = cluster.peers[1]->call(sum_of(large), patience);
   CHECK(ended(first).code() == Code::mismatch);
   CHECK(ended(second).code() == Code::mismatch);
   CHECK(first->status().reason() == second->status().reason());
   CHECK(all_equal(small, 1.0f));
   CHECK(all_equal(large, 2.0f));
   // The next operation is in order again.
-  const auto third = cluster.peers[0]->barrier(0, patience);
-  require_ok(cluster.peers[1]->barrier(0, patience));
+  const auto third = cluster.peers[0]->call(barrier_of(0), patience);
+  require_ok(cluster.peers[1]->call(barrier_of(0), patience));
   require_ok(third);
 }
 
 TEST_CASE("a cancelled operation ends, and the communicator stays usable") {
   Cluster cluster(2);
   std::vector<float> values(100, 5.0f);
-  const auto alone = cluster.peers[0]->all_reduce(sum_of(values), patience);
+  const auto alone = cluster.peers[0]->call(sum_of(values), patience);
   cluster.peers[0]->cancel(alone);
   CHECK(ended(alone).code() == Code::cancelled);
   CHECK(all_equal(values, 5.0f));
   cluster.peers[0]->cancel(alone);  // once more does nothing
-  const auto first = cluster.peers[0]->barrier(1, patience);
-  require_ok(cluster.peers[1]->barrier(1, patience));
+  const auto first = cluster.peers[0]->call(barrier_of(1), patience);
+  require_ok(cluster.peers[1]->call(barrier_of(1), patience));
   require_ok(first);
 }
 
@@ -203,7 +203,7 @@ TEST_CASE("works that nobody holds end too, and callbacks come before close has 
   {
     Cluster cluster(2);
     std::vector<float> values(100, 5.0f);
-    cluster.peers[0]->all_reduce(sum_of(values), patience)->on_done([&] { ++calls; });
+    cluster.peers[0]->call(sum_of(values), patience)->on_done([&] { ++calls; });
     cluster.peers[0]->close();
     CHECK(calls == 1);
     CHECK(all_equal(values, 5.0f));
@@ -217,7 +217,7 @@ TEST_CASE("a communicator that is dropped inside a callback of its own ends by i
   require_ok(peer->admission());
   Communicator* raw = peer.get();
   const auto ended_inside = std::make_shared<Work>();
-  const auto work = raw->barrier(7, patience);
+  const auto work = raw->call(barrier_of(7), patience);
   work->on_done([&, ended_inside] {
     peer.reset();
     ended_inside->finish({}, {});

@@ -43,7 +43,7 @@ void sum_among(Cluster& cluster, float expected) {
   std::vector<std::vector<float>> values(cluster.peers.size(), std::vector<float>(1000, 1.0f));
   std::vector<WorkPtr> works;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    works.push_back(cluster.peers[i]->all_reduce(sum_of(values[i]), patience));
+    works.push_back(cluster.peers[i]->call(sum_of(values[i]), patience));
   }
   for (std::size_t i = 0; i < values.size(); ++i) {
     require_ok(works[i]);
@@ -153,7 +153,7 @@ TEST_CASE("a joiner whom nobody lets in is told so, and the member does not noti
   auto joiner = Communicator::open(options);
   REQUIRE(joiner.ok());
   CHECK(ended(joiner.value()->admission()).code() == Code::not_admitted);
-  CHECK(ended(joiner.value()->barrier(0, patience)).code() == Code::not_admitted);
+  CHECK(ended(joiner.value()->call(barrier_of(0), patience)).code() == Code::not_admitted);
   sum_among(cluster, 1.0f);
 }
 
@@ -176,7 +176,7 @@ TEST_CASE("a forked child can't use or break its parent's communicator") {
   REQUIRE(child >= 0);
   if (child == 0) {
     ::alarm(20);  // a child that hangs must not outlive the test
-    const bool refused = cluster.peers[0]->barrier(0, patience)->done();
+    const bool refused = cluster.peers[0]->call(barrier_of(0), patience)->done();
     cluster.peers[0]->close();
     cluster.peers.clear();
     cluster.coordinator.reset();

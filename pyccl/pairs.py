@@ -1,0 +1,111 @@
+"""Operations between two members: send, recv and exchange. Nobody else is concerned."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from pyccl.arrays import ArrayLike, paired, read_only, written_only
+from pyccl.operations import Operations, rank_of
+from pyccl.work import OperationInfo, Work
+
+
+class Pairs(Operations):
+    @overload
+    def send(
+        self, x: ArrayLike, to: int = ..., tag: int = ..., *, timeout: float | None = ...,
+        async_op: Literal[False] = ...,
+    ) -> OperationInfo: ...  # fmt: skip
+
+    @overload
+    def send(
+        self, x: ArrayLike, to: int = ..., tag: int = ..., *, timeout: float | None = ...,
+        async_op: Literal[True],
+    ) -> Work: ...  # fmt: skip
+
+    def send(
+        self,
+        x: ArrayLike,
+        to: int = 1,
+        tag: int = 0,
+        *,
+        timeout: float | None = None,
+        async_op: bool = False,
+    ) -> OperationInfo | Work:
+        """Sends arrays to the member that has rank `to` at present, which calls recv().
+
+        x: an array or a list of arrays, with the types and sizes that recv() has there; types as
+            for all_reduce().
+        tag: sends of one tag from one member to another are matched by their order.
+
+        Returns when the other side has received it. Raises PeerLostError if that is lost, or was
+        before, so that there is no such rank any more; and InvalidArgumentError where there never
+        was one, or it is the own one. The rest is as for all_reduce().
+        """
+        ended: OperationInfo | Work = self._run_pair(
+            "send", rank_of(to, "to"), tag, read_only(x), timeout, async_op
+        )
+        return ended
+
+    @overload
+    def recv(
+        self, x: ArrayLike, source: int = ..., tag: int = ..., *, timeout: float | None = ...,
+        async_op: Literal[False] = ...,
+    ) -> OperationInfo: ...  # fmt: skip
+
+    @overload
+    def recv(
+        self, x: ArrayLike, source: int = ..., tag: int = ..., *, timeout: float | None = ...,
+        async_op: Literal[True],
+    ) -> Work: ...  # fmt: skip
+
+    def recv(
+        self,
+        x: ArrayLike,
+        source: int = 1,
+        tag: int = 0,
+        *,
+        timeout: float | None = None,
+        async_op: bool = False,
+    ) -> OperationInfo | Work:
+        """Receives into `x` what the member that has rank `source` at present sends here.
+
+        The other half of send(): types, sizes and errors are as there. After an error `x` is
+        undefined.
+        """
+        ended: OperationInfo | Work = self._run_pair(
+            "recv", rank_of(source, "source"), tag, written_only(x), timeout, async_op
+        )
+        return ended
+
+    @overload
+    def exchange(
+        self, x: ArrayLike, out: ArrayLike | None, peer: int = ..., tag: int = ..., *,
+        timeout: float | None = ..., async_op: Literal[False] = ...,
+    ) -> OperationInfo: ...  # fmt: skip
+
+    @overload
+    def exchange(
+        self, x: ArrayLike, out: ArrayLike | None, peer: int = ..., tag: int = ..., *,
+        timeout: float | None = ..., async_op: Literal[True],
+    ) -> Work: ...  # fmt: skip
+
+    def exchange(
+        self,
+        x: ArrayLike,
+        out: ArrayLike | None,
+        peer: int = 1,
+        tag: int = 0,
+        *,
+        timeout: float | None = None,
+        async_op: bool = False,
+    ) -> OperationInfo | Work:
+        """Swaps arrays with the member that has rank `peer` at present: `out` becomes its `x`.
+
+        Both sides name each other, with the same types and sizes; with the own rank it copies. With
+        None for `out` the other's replaces `x`. Errors are as for send(); after one `x` holds what
+        it held before.
+        """
+        ended: OperationInfo | Work = self._run_pair(
+            "exchange", rank_of(peer, "peer"), tag, paired(x, out), timeout, async_op
+        )
+        return ended

@@ -1,0 +1,95 @@
+"""One collective again and again at every peer of a cluster, each result looked at. Loaded by file
+in the peers' processes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from process.jobs import order
+
+import pyccl
+from pyccl.testing import report
+
+KINDS = (
+    "all_reduce", "all_gather", "all_to_all", "reduce_scatter", "broadcast", "reduce", "gather",
+    "scatter", "exchange",
+)  # fmt: skip
+
+
+class Round(NamedTuple):
+    """How one operation ended at one peer."""
+
+    number: int
+    lost: bool
+    """With PeerLostError."""
+    members: int
+    """That took part; 0 if lost."""
+
+
+def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
+    """One operation of `size` f32 in all, whose result is what it must be; who took part."""
+    world, rank = comm.world_size, comm.rank
+    share = size // world
+    whole = np.full((world, share), 1.0, np.float32)
+    own = np.full(share, 1.0 + rank, np.float32)
+    if kind == "all_reduce":
+        x = np.ones(size, np.float32)
+        members = comm.all_reduce(x).members
+        assert (x == members).all()
+        return members
+    if kind == "all_gather":
+        y = comm.all_gather(own)
+        # A smaller group has kept its order, and so a subset of the values.
+        assert (y == y[:, :1]).all()
+        assert (np.diff(y[:, 0]) > 0).all()
+        return len(y)
+    if kind == "all_to_all":
+        y = comm.all_to_all(whole * (1.0 + rank), timeout=30)
+        assert (y == np.arange(1.0, world + 1, dtype=np.float32)[:, None]).all()
+    elif kind == "reduce_scatter":
+        assert (comm.reduce_scatter(whole) == world).all()
+    elif kind == "broadcast":
+        x = np.full(size, 7.0 if rank == 0 else 0.0, np.float32)
+        members = comm.broadcast(x, root=0).members
+        assert (x == 7.0).all()
+        return members
+    elif kind == "reduce":
+        x = np.ones(size, np.float32)
+        members = comm.reduce(x, root=0).members
+        assert (x == (members if rank == 0 else 1.0)).all()
+        return members
+    elif kind == "gather":
+        y = comm.gather(own, root=0)
+        assert (y is None) == (rank != 0)
+        assert y is None or (y == np.arange(1.0, world + 1, dtype=np.float32)[:, None]).all()
+    elif kind == "scatter":
+        y = comm.scatter(whole * np.arange(1.0, world + 1, dtype=np.float32)[:, None], root=0)
+        assert (y == rank + 1.0).all()
+    elif kind == "exchange":
+        partner = rank ^ 1
+        if partner < world:
+            out = np.empty(size, np.float32)
+            comm.exchange(np.full(size, 1.0 + rank, np.float32), out, peer=partner)
+            assert (out == 1.0 + partner).all()
+    return world
+
+
+def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
+    """The operation again and again until a peer is told "end"; reports its rank, then how each
+    one ended."""
+    number, told = 0, None
+    report(comm.rank)
+    while True:
+        told = told or order()
+        agreed: Any = np.array([float(number), float(told == "end")])
+        number = round(agreed[0])
+        comm.all_reduce(agreed, op="max", tag=1)
+        if agreed[1] > 0:
+            return "ended"
+        try:
+            members, lost = call(comm, kind, size), False
+        except pyccl.PeerLostError:
+            members, lost = 0, True
+        report(Round(number, lost, members))
+        number += 1
