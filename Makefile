@@ -71,8 +71,8 @@ format: .venv/.with-lint ## give every file its shape
 	ruff format .
 	git ls-files -co --exclude-standard '*.[ch]pp' '*.[ch]' | xargs clang-format -i
 
-bench: .venv/.with-bench ## all-reduce beside Gloo and OpenMPI
-	python bench/all_reduce.py $(ARGS)
+bench: .venv/.with-bench ## collectives beside Gloo, OpenMPI and the machine's limits; half an hour
+	python bench/collectives.py --limits $(ARGS)
 
 clean: ## remove all that was built
 	rm -rf build build-* .venv
