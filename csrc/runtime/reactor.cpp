@@ -146,7 +146,7 @@ int Reactor::gather(Time deadline) {
     const int count = spin(deadline);
     if (count != nothing) return count;
   }
-  return sleep(deadline);
+  return rest(deadline);
 }
 
 // How many events there are, none if it is something else, `nothing` if the time is over.
@@ -166,7 +166,7 @@ int Reactor::spin(Time deadline) {
   return nothing;
 }
 
-int Reactor::sleep(Time deadline) {
+int Reactor::rest(Time deadline) {
   asleep_.store(true);
   const bool stay_awake = woken_.load() || !doze();
   const int count = poll(stay_awake ? 0 : wait_milliseconds(deadline));

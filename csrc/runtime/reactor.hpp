@@ -72,7 +72,7 @@ class Reactor final : public transport::Poller, public Clock {
   int wait_milliseconds(Time deadline) const;
   int gather(Time deadline);
   int spin(Time deadline);
-  int sleep(Time deadline);
+  int rest(Time deadline);
   int poll(int milliseconds);
   bool take_wake();
   bool memory_ready() const;
