@@ -1,6 +1,7 @@
 // The reactor over epoll and an eventfd; see reactor.hpp.
 #include "runtime/reactor.hpp"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -151,8 +152,8 @@ int Reactor::gather(Time deadline) {
 
 // How many events there are, none if it is something else, `nothing` if the time is over.
 int Reactor::spin(Time deadline) {
-  // The kernel is asked each half microsecond or so; without memory to look at, all the time.
-  const int looks = memory_.empty() ? 1 : 10;
+  // The kernel is asked each microsecond or so; without memory to look at, all the time.
+  const int looks = memory_.empty() ? 1 : 20;
   const Time end = std::min(deadline, now_ + spin_);
   while (now_ < end) {
     for (int i = 0; i < looks; ++i) {
@@ -161,6 +162,7 @@ int Reactor::spin(Time deadline) {
     }
     const int count = poll(0);
     if (count > 0) return count;
+    (void)::sched_yield();
     update_time();
   }
   return nothing;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <set>
 #include <thread>
 #include <vector>
@@ -248,7 +249,7 @@ TEST_CASE("what was revoked is not taken, and what can't be read is refused") {
 TEST_CASE("nothing is taken that was read after it was revoked") {
   Ends ends;
   constexpr std::size_t size = 64 * 1024;
-  constexpr int rounds = 20'000;
+  constexpr int rounds = 3000;
   Bytes memory(size);
   std::atomic<Loan> offered{0};
   std::atomic<Loan> answered{0};
@@ -260,14 +261,18 @@ TEST_CASE("nothing is taken that was read after it was revoked") {
     const std::array<MutableByteView, 1> here{MutableByteView(target)};
     for (Loan seen = 0; !over;) {
       const Loan loan = offered.load();
-      if (loan == seen) continue;
+      if (loan == seen) {
+        std::this_thread::yield();
+        continue;
+      }
       seen = loan;
-      std::fill(target.begin(), target.end(), std::byte{0xee});
+      std::memset(target.data(), 0xee, size);
       if (ends.borrowing().take(reference_to(loan, memory), here) == Taken::yes) {
         ++taken;
-        const auto value = static_cast<std::byte>(loan % 200);
-        if (!std::ranges::all_of(target, [&](std::byte each) { return each == value; }))
+        if (target[0] != static_cast<std::byte>(loan % 200) ||
+            std::memcmp(target.data(), target.data() + 1, size - 1) != 0) {
           std::abort();
+        }
       } else {
         ++revoked;
       }
@@ -278,7 +283,7 @@ TEST_CASE("nothing is taken that was read after it was revoked") {
   for (int i = 0; i < rounds; ++i) {
     const Loan loan = ends.lending().lend(size);
     REQUIRE(loan != 0);
-    std::fill(memory.begin(), memory.end(), static_cast<std::byte>(loan % 200));
+    std::memset(memory.data(), static_cast<int>(loan % 200), size);
     // Before it can be read, after it has been, and mostly in the midst of it.
     if (i % 10 == 0) ends.lending().revoke(loan);
     offered = loan;
@@ -286,7 +291,7 @@ TEST_CASE("nothing is taken that was read after it was revoked") {
       if (answered.load() == loan) break;
     }
     ends.lending().revoke(loan);
-    std::fill(memory.begin(), memory.end(), std::byte{0xdd});
+    std::memset(memory.data(), 0xdd, size);
     while (answered.load() != loan) std::this_thread::yield();
     CHECK(ends.lending().settle(loan));
   }

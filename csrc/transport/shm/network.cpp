@@ -142,11 +142,21 @@ ShmNetwork::ShmNetwork(Poller& poller, Network& outer, const ShmOptions& options
       prng_(options.seed),
       mark_(Mark::make(draw())) {}
 
+std::size_t ShmNetwork::ring_bytes() const {
+  // Each stream and each offer keeps the mark.
+  const auto streams = static_cast<std::size_t>(mark_.use_count());
+  std::size_t bytes = options_.ring_bytes;
+  const std::size_t least = std::max(bytes / 16, Mapping::ring_bytes_min);
+  while (bytes > least && 2 * bytes * streams > options_.rings_bytes) bytes /= 2;
+  return bytes;
+}
+
 Result<std::unique_ptr<MemoryOffer>> ShmNetwork::offer(const std::string& remote) {
   OfferText text;
   text.host = host_identity();
   if (text.host.empty()) return Status(Code::io, "the system does not say which host this is");
-  Result<Mapping> mapping = Mapping::create(options_.ring_bytes);
+  text.ring_bytes = ring_bytes();
+  Result<Mapping> mapping = Mapping::create(text.ring_bytes);
   if (!mapping.ok()) return mapping.status();
   Result<Bell> bell = Bell::create();
   if (!bell.ok()) return bell.status();
@@ -157,7 +167,6 @@ Result<std::unique_ptr<MemoryOffer>> ShmNetwork::offer(const std::string& remote
   text.memory = mapping.value().fd();
   text.to_offerer = bell.value().to_creator();
   text.from_offerer = bell.value().from_creator();
-  text.ring_bytes = options_.ring_bytes;
   return std::unique_ptr<MemoryOffer>(std::make_unique<Offer>(
       poller_, mapping.take(), bell.take(), terms(), options_.borrow, encode(text), remote));
 }

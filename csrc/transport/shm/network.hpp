@@ -17,6 +17,9 @@ namespace pyccl::transport::shm {
 struct ShmOptions {
   std::uint64_t seed = 0;               // different in each process: two nonces must not meet
   std::size_t ring_bytes = 256 * 1024;  // of each direction; a power of two
+  // Of all rings together. With many streams those to come get smaller ones, though not smaller
+  // than a sixteenth.
+  std::size_t rings_bytes = 16 << 20;
   // Payloads from this size on go by reference where the system allows it, so many bytes at once.
   std::size_t lend_bytes_min = 16 * 1024;
   std::size_t lend_window = 2 << 20;
@@ -40,6 +43,7 @@ class ShmNetwork final : public Network, private SharedMemory {
  private:
   Result<std::unique_ptr<MemoryOffer>> offer(const std::string& remote) override;
   Result<MemoryAnswer> accept(const std::string& offer, const std::string& remote) override;
+  std::size_t ring_bytes() const;
   Nonce draw() { return {prng_.next(), prng_.next()}; }
   Terms terms() const { return {options_.lend_bytes_min, options_.lend_window, mark_}; }
 
