@@ -55,6 +55,9 @@ class SimulatedStream final : public transport::Stream {
   void fail(Status reason) override { socket_->fail(std::move(reason)); }
   std::string remote_address() const override { return socket_->remote_address(); }
   bool same_host() const override { return socket_->same_host(); }
+  std::optional<transport::WayMeasurement> measurement() const override {
+    return socket_->measurement();
+  }
 
  private:
   std::shared_ptr<Socket> socket_;
@@ -257,7 +260,42 @@ std::shared_ptr<Socket> SimulatedNetwork::find(std::uint64_t socket) const {
   return found == sockets_.end() ? nullptr : found->second;
 }
 
-Duration SimulatedNetwork::latency(const std::string& from, const std::string& to) {
+void SimulatedNetwork::set_path(const std::string& a, const std::string& b, const Path& path) {
+  for (const auto& way : {std::pair(a, b), std::pair(b, a)}) {
+    paths_[way] = {path.latency, Gate{path.bytes_per_second, {}}};
+  }
+}
+
+void SimulatedNetwork::set_host_rate(const std::string& host, std::uint64_t bytes_per_second) {
+  host_gates_[host] = {Gate{bytes_per_second, {}}, Gate{bytes_per_second, {}}};
+}
+
+Time SimulatedNetwork::Gate::pass(Time from, std::uint64_t bytes, bool& waits) {
+  if (bytes_per_second == 0) return from;
+  waits = waits || free > from;
+  free = std::max(free, from) +
+         Duration(static_cast<std::int64_t>(bytes * 1'000'000'000 / bytes_per_second));
+  return free;
+}
+
+Time SimulatedNetwork::arrival(const std::string& from, const std::string& to, Time sent,
+                               std::uint64_t bytes, bool& waits) {
+  if (const auto host = host_gates_.find(from); host != host_gates_.end()) {
+    sent = host->second.first.pass(sent, bytes, waits);
+  }
+  if (const auto path = paths_.find({from, to}); path != paths_.end()) {
+    sent = path->second.second.pass(sent, bytes, waits);
+  }
+  return sent + latency(from, to);
+}
+
+Time SimulatedNetwork::entry(const std::string& to, std::uint64_t bytes, bool& waits) {
+  const auto host = host_gates_.find(to);
+  if (host == host_gates_.end()) return clock_.now();
+  return host->second.second.pass(clock_.now(), bytes, waits);
+}
+
+Duration SimulatedNetwork::usual_latency() {
   const auto spread =
       static_cast<std::uint64_t>((options_.latency_max - options_.latency_min).count());
   Duration delay =
@@ -266,6 +304,12 @@ Duration SimulatedNetwork::latency(const std::string& from, const std::string& t
     const auto tail = static_cast<std::uint64_t>(options_.tail_max.count());
     delay += Duration(static_cast<std::int64_t>(prng_.below(tail + 1)));
   }
+  return delay;
+}
+
+Duration SimulatedNetwork::latency(const std::string& from, const std::string& to) {
+  const auto path = paths_.find({from, to});
+  Duration delay = path != paths_.end() ? path->second.first : usual_latency();
   const auto clogged = clogged_.find({from, to});
   if (clogged != clogged_.end() && clogged->second > clock_.now()) {
     delay += clogged->second - clock_.now();
@@ -277,6 +321,13 @@ Duration SimulatedNetwork::latency(const std::string& from, const std::string& t
 std::size_t SimulatedNetwork::part_of(std::size_t bytes) {
   if (bytes < 2 || !prng_.chance(options_.split_percent, 100)) return bytes;
   return prng_.between(1, bytes);
+}
+
+// In two pieces at the most; where hosts have rates in small ones, which mix with others'.
+std::size_t SimulatedNetwork::piece_of(std::size_t written, std::size_t done) {
+  constexpr std::size_t small = 8 * 1024;
+  if (!host_gates_.empty()) return std::min(small, written - done);
+  return done == 0 ? part_of(written) : written - done;
 }
 
 bool SimulatedNetwork::passes(const std::string& from, const std::string& to) const {

@@ -43,6 +43,12 @@ struct NetworkOptions {
   Duration silence_limit = 10s;      // as TCP_USER_TIMEOUT and keepalive
 };
 
+// The way from one host to another, for those that are not all alike.
+struct Path {
+  Duration latency{};
+  std::uint64_t bytes_per_second = 0;  // of all streams together; 0: as much as one likes
+};
+
 class SimulatedNetwork;
 class Socket;
 
@@ -117,6 +123,11 @@ class SimulatedNetwork {
   const NetworkOptions& options() const { return options_; }
   void set_options(const NetworkOptions& options) { options_ = options; }
 
+  // In both directions, instead of what the options say.
+  void set_path(const std::string& a, const std::string& b, const Path& path);
+  // What a host sends, and what it gets, in all.
+  void set_host_rate(const std::string& host, std::uint64_t bytes_per_second);
+
   // One direction is dead: what is sent waits, as it would be sent again and again.
   void block(const std::string& from, const std::string& to);
   void unblock(const std::string& from, const std::string& to);
@@ -137,9 +148,24 @@ class SimulatedNetwork {
   friend class SimulatedHost;
   friend class Socket;
 
+  // A queue in front of something that passes so many bytes a second.
+  struct Gate {
+    std::uint64_t bytes_per_second = 0;
+    Time free;
+    Time pass(Time from, std::uint64_t bytes, bool& waits);
+  };
+
+  Duration usual_latency();
   Duration latency(const std::string& from, const std::string& to);
+  // When what leaves its sender at that time is before the host that it is for, and when it has got
+  // in there, if it is before it now; and whether it has to wait for others.
+  Time arrival(const std::string& from, const std::string& to, Time sent, std::uint64_t bytes,
+               bool& waits);
+  Time entry(const std::string& to, std::uint64_t bytes, bool& waits);
   // How much of what could move does move this time.
   std::size_t part_of(std::size_t bytes);
+  // How much of what is written at once travels as a piece of its own, from `done` on.
+  std::size_t piece_of(std::size_t written, std::size_t done);
   bool passes(const std::string& from, const std::string& to) const;
   std::shared_ptr<Socket> make_socket(SimulatedHost& host, std::string remote_host,
                                       std::string remote_address);
@@ -156,6 +182,8 @@ class SimulatedNetwork {
   std::map<std::string, std::unique_ptr<SimulatedHost>> hosts_;
   std::set<std::pair<std::string, std::string>> blocked_;
   std::map<std::pair<std::string, std::string>, Time> clogged_;
+  std::map<std::pair<std::string, std::string>, std::pair<Duration, Gate>> paths_;
+  std::map<std::string, std::pair<Gate, Gate>> host_gates_;  // out, in
   std::map<std::uint64_t, std::shared_ptr<Socket>> sockets_;
   std::uint64_t next_socket_ = 1;
   std::uint64_t bytes_written_ = 0;

@@ -57,10 +57,14 @@ transport::IoResult Socket::write(std::span<const ByteView> parts) {
   if (unacknowledged_ == 0) progress_ = now();
   unacknowledged_ += taken;
   sent_ += taken;
+  if (!timed_) timed_ = {sent_, now()};
   network().bytes_written_ += taken;
-  const std::size_t first = network().part_of(taken);
-  launch(Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(first)));
-  if (first < taken) launch(Bytes(bytes.begin() + static_cast<std::ptrdiff_t>(first), bytes.end()));
+  for (std::size_t done = 0; done < taken;) {
+    const auto from = bytes.begin() + static_cast<std::ptrdiff_t>(done);
+    const std::size_t step = network().piece_of(taken, done);
+    launch(Bytes(from, from + static_cast<std::ptrdiff_t>(step)));
+    done += step;
+  }
   return {taken, {}};
 }
 
@@ -233,10 +237,12 @@ void Socket::open_with(const std::shared_ptr<Socket>& peer) {
 void Socket::launch(Bytes bytes) {
   const auto size = static_cast<std::int64_t>(bytes.size());
   const auto rate = static_cast<std::int64_t>(network().options().bytes_per_second);
+  bool waited = link_free_ > now();
   link_free_ = std::max(link_free_, now()) + Duration(size * 1'000'000'000 / rate);
-  const Time arrival = link_free_ + network().latency(host_.name(), remote_host_);
+  const Time arrival =
+      network().arrival(host_.name(), remote_host_, link_free_, bytes.size(), waited);
   last_arrival_ = std::max({last_arrival_, arrival, clogged_until_});
-  flight_.push_back({last_arrival_, std::move(bytes)});
+  flight_.push_back({last_arrival_, waited, false, std::move(bytes)});
   schedule_arrival(last_arrival_);
 }
 
@@ -260,12 +266,17 @@ void Socket::arrive() {
   if (flight_.front().arrival > now()) return schedule_arrival(now());
   const auto to = peer();
   if (to != nullptr && to->state_ == State::connecting) return;
+  if (Piece& first = flight_.front(); !std::exchange(first.entered, true)) {
+    first.arrival = network().entry(remote_host_, first.bytes.size(), first.waited);
+    if (first.arrival > now()) return schedule_arrival(now());
+  }
   const bool orderly_end = flight_.front().bytes.empty();
   if (to == nullptr || !to->living()) {
     if (!orderly_end) arrive_at_nobody();
     flight_.clear();
   } else {
     if (to->received_.size() - to->read_upto_ >= network().options().buffer_bytes) return;
+    full_ = full_ || (flight_.front().waited && flight_.size() > 1);
     const Bytes bytes = std::move(flight_.front().bytes);
     flight_.pop_front();
     to->received_.insert(to->received_.end(), bytes.begin(), bytes.end());
@@ -305,7 +316,18 @@ void Socket::acknowledged(std::uint64_t total) {
   if (left >= unacknowledged_) return;  // late news
   unacknowledged_ = left;
   progress_ = now();
+  if (timed_ && total >= timed_->first) {
+    const Duration took = now() - timed_->second;
+    round_trip_ = round_trip_ == Duration::zero() ? took : std::min(round_trip_, took);
+    timed_.reset();
+  }
   if (watches_writable_) touch();
+}
+
+std::optional<transport::WayMeasurement> Socket::measurement() const {
+  if (state_ != State::open || same_host()) return std::nullopt;
+  return transport::WayMeasurement{round_trip_, sent_ - unacknowledged_, full_,
+                                   flight_.size() > 1 && flight_.back().waited};
 }
 
 bool Socket::flip_bit(std::uint64_t choice) {

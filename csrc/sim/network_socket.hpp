@@ -62,13 +62,16 @@ class Socket : public std::enable_shared_from_this<Socket> {
   std::shared_ptr<Socket> peer() const { return peer_.lock(); }
   bool dialled() const { return dialled_; }
   bool same_host() const { return host_.name() == remote_host_; }
+  std::optional<transport::WayMeasurement> measurement() const;
   // Nobody needs it any more: closed, and nothing of it is on its way.
   bool finished() const { return state_ == State::closed && flight_.empty() && !tell_failed_; }
 
  private:
   struct Piece {
     Time arrival;
-    Bytes bytes;  // empty: the orderly end
+    bool waited = false;   // for others before it
+    bool entered = false;  // the other host
+    Bytes bytes;           // empty: the orderly end
   };
 
   SimulatedNetwork& network() const { return host_.network_; }
@@ -113,7 +116,10 @@ class Socket : public std::enable_shared_from_this<Socket> {
   bool arrival_scheduled_ = false;
   std::size_t unacknowledged_ = 0;  // bytes
   std::uint64_t sent_ = 0;
-  Time progress_;  // when the last byte was acknowledged
+  Time progress_;                                        // when the last byte was acknowledged
+  std::optional<std::pair<std::uint64_t, Time>> timed_;  // a byte, and when it was written
+  Duration round_trip_{};
+  bool full_ = false;  // pieces had to wait, and more followed
   Time last_arrival_;
   Time link_free_;
   Time clogged_until_;

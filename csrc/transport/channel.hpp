@@ -80,6 +80,9 @@ class Channel {
 
   virtual std::uint64_t bytes_sent() const = 0;  // on the wire, headers included
   virtual std::uint64_t bytes_received() const = 0;
+  // What its present connections have shown of the way to the peer, all together; nothing if they
+  // don't know.
+  virtual std::optional<WayMeasurement> measurement() const = 0;
 
   virtual void close(
       Status reason) = 0;  // all connections at once; no further callback; idempotent

@@ -8,12 +8,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/bytes.hpp"
 #include "base/status.hpp"
+#include "base/time.hpp"
 #include "pyccl.h"
 
 namespace pyccl::transport {
@@ -40,6 +43,14 @@ class StreamObserver {
 
 class Lending;
 
+// What the traffic on a way has shown of it so far.
+struct WayMeasurement {
+  Duration round_trip{};        // the shortest one; zero: none has been seen yet
+  std::uint64_t delivered = 0;  // bytes that have arrived at the other end
+  bool full = false;            // it has had as much to carry as it could lately,
+  bool waiting = false;         // and has so now: something waits for what is before it
+};
+
 class Stream {
  public:
   virtual ~Stream() = default;  // closes
@@ -55,6 +66,8 @@ class Stream {
       Status reason) = 0;  // as close(), and the observer hears on_failed(reason) from the loop
   virtual std::string remote_address() const = 0;
   virtual bool same_host() const = 0;  // both ends on one machine: bytes cross no wire
+  // Nothing where nothing is known: bytes cross no wire, or nobody counts.
+  virtual std::optional<WayMeasurement> measurement() const { return std::nullopt; }
   // Payloads by reference, see lending.hpp; nullptr: it has bytes only.
   virtual Lending* lending() { return nullptr; }
 };

@@ -254,6 +254,22 @@ std::uint64_t StreamChannel::bytes_received() const {
   return sum;
 }
 
+std::optional<WayMeasurement> StreamChannel::measurement() const {
+  std::optional<WayMeasurement> all;
+  for (const auto& connection : connections_) {
+    const auto one = connection->measurement();
+    if (!one) continue;
+    if (!all) all.emplace();
+    all->delivered += one->delivered;
+    all->full = all->full || one->full;
+    all->waiting = all->waiting || one->waiting;
+    if (one->round_trip == Duration::zero()) continue;
+    const bool first = all->round_trip == Duration::zero();
+    all->round_trip = first ? one->round_trip : std::min(all->round_trip, one->round_trip);
+  }
+  return all;
+}
+
 // A peer that lets messages pile up without end, or is to get one that can't be sent, can't be kept
 // up with: losing some of them and going on would break what the protocol relies on.
 void StreamChannel::give_up(const Status& why) {

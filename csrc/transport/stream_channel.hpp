@@ -32,6 +32,7 @@ class StreamChannel final : public Channel, private ConnectionOwner {
   std::optional<Time> next_deadline() const override;
   std::uint64_t bytes_sent() const override;
   std::uint64_t bytes_received() const override;
+  std::optional<WayMeasurement> measurement() const override;
   void close(Status reason) override;
 
  private:

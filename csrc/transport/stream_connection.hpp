@@ -62,6 +62,7 @@ class StreamConnection final : public Connection, private StreamObserver, privat
   void watch_writable(bool on) { stream_->watch_writable(on); }
   bool can_write() const { return state_ == State::open && !write_failed_; }
   bool has_own() const { return !own_.empty() || !writer_.idle(); }
+  std::optional<WayMeasurement> measurement() const { return stream_->measurement(); }
   // Frames got and not yet acknowledged.
   std::uint32_t acknowledgement_owed() const {
     return reader_.frames() - writer_.acknowledgement_sent();

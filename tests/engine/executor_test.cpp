@@ -36,6 +36,7 @@ class Lane final : public transport::Channel {
   std::optional<Time> next_deadline() const override { return {}; }
   std::uint64_t bytes_sent() const override { return 0; }
   std::uint64_t bytes_received() const override { return 0; }
+  std::optional<transport::WayMeasurement> measurement() const override { return {}; }
   void close(Status) override {}
 
   std::size_t segments = 0;

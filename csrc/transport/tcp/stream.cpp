@@ -8,6 +8,8 @@
 #include <array>
 #include <cerrno>
 
+#include "transport/tcp/measure.hpp"
+
 namespace pyccl::transport::tcp {
 
 namespace {
@@ -95,6 +97,11 @@ IoResult TcpStream::read(std::span<const MutableByteView> parts) {
   if (count == 0) return {0, Status(Code::io, ended_text)};
   if (would_block(errno)) return {};
   return {0, system_error("reading from " + remote_text_, errno)};
+}
+
+std::optional<WayMeasurement> TcpStream::measurement() const {
+  if (state_ != State::open || same_host_) return std::nullopt;
+  return measurement_of(fd_.get());
 }
 
 void TcpStream::watch_writable(bool on) {

@@ -30,6 +30,7 @@ class TcpStream final : public Stream, private PollHandler {
   void fail(Status reason) override;
   std::string remote_address() const override { return remote_text_; }
   bool same_host() const override { return same_host_; }
+  std::optional<WayMeasurement> measurement() const override;
 
  private:
   enum class State { connecting, open, closed };
