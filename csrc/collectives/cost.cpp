@@ -1,6 +1,6 @@
 // The model: latency of hops, costs of transfers, and the busiest of links, ranks and processors.
 //
-//   time = hops latency + transfers transfer_us
+//   time = hops latency of the links in use + transfers transfer_us
 //        + max(link / rate of the links in use, rank / rate of a rank, handled / handling rate)
 //
 // with microseconds, bytes, and megabytes per second, which are bytes per microsecond:
@@ -67,6 +67,7 @@ std::uint64_t times(std::uint64_t x, std::uint64_t y) {
 
 struct Rates {
   std::uint64_t latency_us;
+  std::uint64_t ring_latency_us;
   std::uint64_t mesh;
   std::uint64_t ring;
 };
@@ -75,7 +76,8 @@ Rates rates_of(const Links& links) {
   const auto known = [](std::uint64_t value, std::uint64_t else_value) {
     return value > 0 ? value : else_value;
   };
-  return {known(links.latency_us, host_latency_us),
+  const std::uint64_t latency = known(links.latency_us, host_latency_us);
+  return {latency, known(links.ring_latency_us, latency),
           known(links.mesh_mb_per_s, known(links.ring_mb_per_s, host_mb_per_s)),
           known(links.ring_mb_per_s, known(links.mesh_mb_per_s, host_mb_per_s))};
 }
@@ -93,8 +95,8 @@ std::uint64_t time_of(const Load& load, const Rates& rates) {
   const std::uint64_t busiest =
       std::max({load.link / (load.on_ring ? rates.ring : rates.mesh),
                 load.rank / std::max(rates.ring, rates.mesh), load.handled / handling_mb_per_s});
-  return plus(plus(times(load.hops, rates.latency_us), times(load.transfers, transfer_us)),
-              busiest);
+  const std::uint64_t latency = load.on_ring ? rates.ring_latency_us : rates.latency_us;
+  return plus(plus(times(load.hops, latency), times(load.transfers, transfer_us)), busiest);
 }
 
 // The letters of the table above.

@@ -57,10 +57,11 @@ struct Shape {
 
 // What has been measured of the links of a group, as its view says, so the same for all members.
 struct Links {
-  std::uint32_t latency_us = 0;     // one way, between typical members; 0: not known
-  std::uint32_t mesh_mb_per_s = 0;  // 1e6 bytes per second: the slowest link between any two,
-  std::uint32_t ring_mb_per_s = 0;  // and between neighbours of the ring; 0: not known
-  std::vector<Rank> ring;           // the order of the ring; empty: that of the ranks
+  std::uint32_t latency_us = 0;       // one way, between those farthest apart; 0: not known
+  std::uint32_t mesh_mb_per_s = 0;    // 1e6 bytes per second: the slowest link between any two,
+  std::uint32_t ring_mb_per_s = 0;    // and between neighbours of the ring; 0: not known
+  std::vector<Rank> ring;             // the order of the ring; empty: that of the ranks
+  std::uint32_t ring_latency_us = 0;  // mean between neighbours of the ring; 0: the same as any
   bool operator==(const Links&) const = default;
 };
 

@@ -98,6 +98,19 @@ bool Mesh::open(PeerId peer) const {
   return found != remotes_.end() && found->second.connections > 0;
 }
 
+std::vector<LinkMeter::Reading> Mesh::readings() const {
+  std::vector<LinkMeter::Reading> all;
+  for (const auto& [peer, remote] : remotes_) {
+    if (remote.channel == nullptr || remote.connections == 0) continue;
+    if (remote.channel->same_host()) {
+      all.push_back({peer, true, {}});
+    } else if (const auto way = remote.channel->measurement()) {
+      all.push_back({peer, false, *way});
+    }
+  }
+  return all;
+}
+
 void Mesh::check_prepared(bool give_up) {
   if (!preparing_) return;
   std::vector<PeerId> missing;

@@ -21,6 +21,7 @@
 #include "base/prng.hpp"
 #include "base/time.hpp"
 #include "engine/handshake.hpp"
+#include "engine/link_meter.hpp"
 #include "protocol/limits.hpp"
 #include "protocol/view.hpp"
 #include "transport/channel.hpp"
@@ -64,6 +65,7 @@ class Mesh final : private HandshakeHost,
   void install(const protocol::View&);
   transport::Channel* channel(PeerId);
   bool open(PeerId) const;
+  std::vector<LinkMeter::Reading> readings() const;
 
   void flush();
   void tick();

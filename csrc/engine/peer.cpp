@@ -13,8 +13,11 @@
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
+#include "engine/agreed_links.hpp"
+#include "engine/call.hpp"
 #include "engine/coordinator_link.hpp"
 #include "engine/executor.hpp"
+#include "engine/link_meter.hpp"
 #include "engine/mesh.hpp"
 #include "protocol/codec.hpp"
 #include "protocol/member.hpp"
@@ -39,7 +42,8 @@ class PeerImplementation final : public Peer,
         clock_(clock),
         mesh_(mesh_options(options), network, clock, *this),
         link_(*this, network, clock, options.coordinator, options.seed + 1),
-        executor_(*this, options.peer, options.segment_bytes) {}
+        executor_(*this, options.peer, options.segment_bytes),
+        meter_(options.measured_bytes_min) {}
 
   Status start() {
     Status listening = mesh_.listen();
@@ -74,6 +78,7 @@ class PeerImplementation final : public Peer,
       finished(ticket, Status(Code::invalid_argument, "update() is already running"));
       return;
     }
+    measure();  // the next view will go by it
     const Status status = member_->request_update(clock_.now(), deadline);
     if (status.ok()) {
       update_ = ticket;
@@ -150,6 +155,7 @@ class PeerImplementation final : public Peer,
 
   void end_turn() override {
     if (closed_) return;
+    if (!executor_.idle() && meter_.due(clock_.now())) measure();
     do {
       drain();
       busy_ = executor_.work();
@@ -214,21 +220,7 @@ class PeerImplementation final : public Peer,
     idle_since_.reset();
     const std::vector<PeerId> ranks = ranks_of(request);
     const PeerId root = root_of(request, ranks);
-    protocol::Call call;
-    call.group = group;
-    call.members = request.members;
-    call.tag = request.tag;
-    call.deadline = request.deadline;
-    if (!request.send_shares.empty() || !request.receive_shares.empty()) {
-      // Those for other members, and to oneself other than from oneself, the attempt refuses for
-      // all: here it would be without a number.
-      const bool meant = request.send_shares.size() == ranks.size() &&
-                         request.receive_shares.size() == ranks.size();
-      call.gives = meant ? request.send_shares : std::vector<std::uint64_t>(ranks.size());
-      call.takes = meant ? request.receive_shares : call.gives;
-      const auto own = std::ranges::find(ranks, options_.peer) - ranks.begin();
-      if (own < std::ssize(ranks)) call.takes[own] = call.gives[own];
-    }
+    protocol::Call call = call_of(request, group, options_.peer, ranks);
     auto operation =
         std::make_unique<Operation>(ticket, std::move(request), root, root == options_.peer,
                                     options_.segment_bytes, clock_.now(), executor_.pools());
@@ -246,12 +238,6 @@ class PeerImplementation final : public Peer,
   std::vector<PeerId> ranks_of(const Request& request) const {
     if (!request.members.empty()) return request.members;
     return view().group_members(group_id(options_.group));
-  }
-
-  // Who the root is at present; nobody if the collective has none, or the number is no rank's.
-  static PeerId root_of(const Request& request, const std::vector<PeerId>& ranks) {
-    if (request.root < 0 || request.root >= static_cast<Rank>(ranks.size())) return {};
-    return ranks[static_cast<std::size_t>(request.root)];
   }
 
   GroupId group_of(const Request& request) const {
@@ -319,6 +305,7 @@ class PeerImplementation final : public Peer,
 
   void carry_out(const protocol::ViewInstalled& effect) {
     mesh_.install(effect.view);
+    links_.install(effect.view, group_id(options_.group));
     executor_.install(effect.view);
     executor_.forget_groups([this](GroupId group) {
       return is_subgroup(group) && member_->participants({group, 0, 0}).empty();
@@ -333,7 +320,8 @@ class PeerImplementation final : public Peer,
 
   void carry_out(const protocol::StartOperation& effect) {
     if (executor_.find(effect.op.key) == nullptr) return;
-    executor_.start(effect.op, effect.attempt, member_->participants(effect.op.key), links_);
+    const std::vector<PeerId>& ranks = member_->participants(effect.op.key);
+    executor_.start(effect.op, effect.attempt, ranks, links_.among(ranks));
   }
 
   void carry_out(const protocol::PeerPosted& effect) {
@@ -407,6 +395,13 @@ class PeerImplementation final : public Peer,
     mesh_.close(status);
   }
 
+  // What the traffic has shown of the links so far.
+  void measure() {
+    if (meter_.read(clock_.now(), mesh_.readings()) || executor_.idle()) {
+      member_->measured(clock_.now(), meter_.links());
+    }
+  }
+
   // ---- what the mesh observes
   void on_segment(PeerId from, const transport::SegmentHeader& header, transport::ReadToken token,
                   transport::MutablePieces& target) override {
@@ -432,7 +427,9 @@ class PeerImplementation final : public Peer,
   void on_connections(PeerId, std::size_t) override {}
 
   void mesh_prepared(Epoch epoch, std::vector<PeerId> unreachable) override {
-    if (!ended_) member_->prepared(clock_.now(), epoch, std::move(unreachable));
+    if (ended_) return;
+    measure();
+    member_->prepared(clock_.now(), epoch, std::move(unreachable));
   }
   void mesh_broken(PeerId peer) override {
     if (!ended_) member_->channel_broken(clock_.now(), peer);
@@ -473,7 +470,8 @@ class PeerImplementation final : public Peer,
   std::vector<Held> held_;
   std::optional<Ticket> update_;
   std::optional<Ticket> leave_;
-  collectives::Links links_;
+  LinkMeter meter_;
+  AgreedLinks links_;
   bool busy_ = false;  // the executor has work that waits for nobody
   bool ended_ = false;
   bool closed_ = false;

@@ -38,7 +38,8 @@ struct PeerOptions {
       advertise;  // what to tell them; empty: the listener's address as the coordinator sees it
   std::uint32_t connections = 4;  // per peer
   std::uint32_t segment_bytes = 256 * 1024;
-  Time connect_deadline = never;  // to be a member; means nothing from then on
+  std::uint64_t measured_bytes_min = 64 * 1024;  // to a peer, between two looks at its link
+  Time connect_deadline = never;                 // to be a member; means nothing from then on
   protocol::Timing timing;
   std::uint64_t seed = 0;  // jitter of redialling
   transport::Choice transport = transport::Choice::automatic;

@@ -214,10 +214,10 @@ std::string shown(const T& value) {
 
 // Parallel to Message.
 constexpr const char* kind_names[] = {
-    "Hello",       "Register", "Report",    "Prepared", "Update",       "UpdateWithdrawn",
-    "Leave",       "Suspect",  "Reachable", "Refuse",   "Heartbeat",    "Welcome",
-    "NotAdmitted", "Freeze",   "Prepare",   "View",     "Evicted",      "Pending",
-    "Awaited",     "Posted",   "Done",      "Link",     "LinkAccepted", "LinkRefused"};
+    "Hello",   "Register",     "Report",      "Prepared",  "Update",  "UpdateWithdrawn", "Leave",
+    "Suspect", "Reachable",    "Refuse",      "Heartbeat", "Welcome", "NotAdmitted",     "Freeze",
+    "Prepare", "View",         "Evicted",     "Pending",   "Awaited", "Posted",          "Done",
+    "Link",    "LinkAccepted", "LinkRefused", "Measured"};
 static_assert(std::size(kind_names) == std::variant_size_v<Message>);
 
 // ---- chance

@@ -21,6 +21,7 @@
 #include "protocol/limits.hpp"
 #include "protocol/messages.hpp"
 #include "protocol/round.hpp"
+#include "protocol/topology.hpp"
 #include "protocol/view.hpp"
 
 namespace pyccl::protocol {
@@ -144,6 +145,7 @@ class Coordinator {
   void handle(Time now, PeerId from, const Update&);
   void handle(Time now, PeerId from, const UpdateWithdrawn&);
   void handle(Time now, PeerId from, const Refuse&);
+  void handle(Time now, PeerId from, const Measured&);
   void advance(Time now);
   void finish_recovery(Time now);
   void begin_change();
@@ -171,6 +173,7 @@ class Coordinator {
   std::map<PeerId, std::string> lost_;  // members of the present view, and why
   std::set<PeerId> banished_;           // those of them that are not taken back
   std::map<Link, Time> complaints_;
+  Topology topology_;
 
   std::set<PeerId> registered_;          // while recovering
   Round<Report> reports_;                // of the present view

@@ -40,6 +40,10 @@ void Coordinator::handle(Time, PeerId from, const Refuse& refuse) {
   if (wish_.empty()) wish_ = name_of(from) + " gave up an operation: " + refuse.status.reason();
 }
 
+void Coordinator::handle(Time, PeerId from, const Measured& measured) {
+  topology_.learn(from, measured.links);
+}
+
 // Whatever is due now, one step at a time.
 void Coordinator::advance(Time now) {
   for (bool again = true; again;) {
@@ -180,6 +184,7 @@ void Coordinator::install() {
     if (!lost_.contains(member.peer)) next.members.push_back(member);
   }
   next.subgroups = next.subgroups_of(verdict.subgroups);
+  next.links = topology_.links_of(next, state_.view);
   next.reason = reason_for(next.kind, next.members.size() - kept().size());
   publish(std::move(next));
 }
@@ -241,6 +246,7 @@ void Coordinator::publish(View next) {
   }
   for (const MemberInfo& member : state_.view.members) send(member.peer, view_for(member.peer));
   say_farewell(gone);
+  topology_.forget([this](PeerId peer) { return !contacts_.contains(peer); });
   if (!joiners_.empty()) tell_pending();
 }
 
@@ -273,6 +279,7 @@ View Coordinator::view_for(PeerId peer) const {
   if (PYCCL_MUTANT("decisions-of-subgroups-lost")) own = {group};
   std::erase_if(view.decisions, [&](const Decision& one) { return !own.contains(one.op.group); });
   std::erase_if(view.next_sequences, [&](const NextSequence& one) { return one.group != group; });
+  std::erase_if(view.links, [&](const GroupLinks& one) { return one.group != group; });
   return view;
 }
 

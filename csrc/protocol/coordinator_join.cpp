@@ -134,7 +134,9 @@ void Coordinator::welcome_member(Time now, PeerId from, Epoch its_epoch) {
   send(from, welcome());
   if (!is_present(its_epoch)) {
     PYCCL_MARK("last view handed to a member that lacks it");
-    send(from, view_for(from));
+    View view = view_for(from);
+    if (PYCCL_MUTANT("links-not-handed-on")) view.links.clear();
+    send(from, std::move(view));
   }
   if (lost_.contains(from)) {
     if (banished_.contains(from)) return;

@@ -73,6 +73,15 @@ constexpr auto fields_of(const Subgroup*) {
   return std::tuple{Field{"id", &Subgroup::id}, Field{"places", &Subgroup::places, members_max}};
 }
 
+constexpr auto fields_of(const GroupLinks*) {
+  return std::tuple{Field{"group", &GroupLinks::group},
+                    Field{"latency_us", &GroupLinks::latency_us},
+                    Field{"ring_latency_us", &GroupLinks::ring_latency_us},
+                    Field{"mesh_mb_per_s", &GroupLinks::mesh_mb_per_s},
+                    Field{"ring_mb_per_s", &GroupLinks::ring_mb_per_s},
+                    Field{"ring", &GroupLinks::ring, members_max}};
+}
+
 constexpr auto fields_of(const View*) {
   return std::tuple{Field{"run", &View::run},
                     Field{"epoch", &View::epoch},
@@ -82,6 +91,7 @@ constexpr auto fields_of(const View*) {
                     Field{"decisions", &View::decisions, decisions_max},
                     Field{"next_sequences", &View::next_sequences, tags_max},
                     Field{"subgroups", &View::subgroups, decisions_max},
+                    Field{"links", &View::links, members_max},
                     Field{"reason", &View::reason, reason_bytes_max}};
 }
 
@@ -134,6 +144,16 @@ constexpr auto fields_of(const Report*) {
 constexpr auto fields_of(const Prepared*) {
   return std::tuple{Field{"epoch", &Prepared::epoch},
                     Field{"unreachable", &Prepared::unreachable, members_max}};
+}
+
+constexpr auto fields_of(const MeasuredLink*) {
+  return std::tuple{Field{"peer", &MeasuredLink::peer},
+                    Field{"latency_us", &MeasuredLink::latency_us},
+                    Field{"mb_per_s", &MeasuredLink::mb_per_s}};
+}
+
+constexpr auto fields_of(const Measured*) {
+  return std::tuple{Field{"links", &Measured::links, members_max}};
 }
 
 constexpr auto fields_of(const Update*) { return std::tuple{Field{"epoch", &Update::epoch}}; }

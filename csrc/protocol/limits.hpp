@@ -10,7 +10,7 @@
 
 namespace pyccl::protocol {
 
-inline constexpr std::uint32_t version = 2;
+inline constexpr std::uint32_t version = 3;
 inline constexpr std::size_t members_max = 256;
 inline constexpr std::size_t joiners_max = 256;
 inline constexpr std::size_t operations_open_max = 1024;  // per member, over all tags
@@ -35,9 +35,11 @@ inline constexpr std::size_t held_max =
 // Of the members of a View with all their names and addresses.
 inline constexpr std::size_t members_bytes_max =
     members_max * (name_bytes_max + addresses_max * (address_bytes_max + 2) + 16);
+// What is known of the links of all groups, of which there may be as many as members.
+inline constexpr std::size_t links_bytes_max = members_max * (28 + 1);
 // The first message on a connection, when nobody knows yet who sends it: Register or Hello at a
 // coordinator, Link at a peer.
-inline constexpr std::size_t register_bytes_max = members_bytes_max + 1024;
+inline constexpr std::size_t register_bytes_max = members_bytes_max + links_bytes_max + 1024;
 inline constexpr std::size_t link_bytes_max = 1024;
 
 // Of a number that counts in a group and tag; of a subgroup, whose members have places in one byte.
@@ -50,7 +52,8 @@ static_assert(members_max <= 256);
 // decisions of one member's group and subgroups, which get what the others leave. Decisions that do
 // not fit wait for the next view where they can (decide.hpp).
 inline constexpr std::size_t decisions_bytes_max =
-    message_bytes_max - members_bytes_max - tags_max * next_sequence_bytes - reason_bytes_max - 64;
+    message_bytes_max - members_bytes_max - links_bytes_max - tags_max * next_sequence_bytes -
+    reason_bytes_max - 64;
 inline constexpr std::size_t decision_bytes = 52;  // of one with a text of up to 23 bytes
 inline constexpr std::size_t refusal_bytes =
     decision_bytes + operation_reason_bytes_max + subgroup_bytes_max;

@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
+#include "protocol/topology.hpp"
 
 namespace pyccl::protocol {
 
@@ -28,6 +29,7 @@ void Member::note(std::string text) { outbox.push_back(Note{std::move(text)}); }
 void Member::coordinator_connected(Time now) {
   if (ended()) return;
   connected_ = true;
+  told_measured_.clear();
   last_heard_ = now;
   heartbeat_due_ = now + heartbeat_interval_;
   if (options_.group.size() > name_bytes_max) {
@@ -37,13 +39,14 @@ void Member::coordinator_connected(Time now) {
   if (state_ == State::joiner) {
     const MemberInfo self{options_.peer, options_.group, options_.role, options_.addresses};
     send(Hello{version, {}, self});
-    return;
+    return tell_measured();
   }
   View installed = view_;
   installed.decisions.clear();
   installed.next_sequences.clear();
   installed.subgroups.clear();
   send(Register{version, options_.peer, std::move(installed)});
+  tell_measured();
   resend_requests();
 }
 
@@ -66,6 +69,18 @@ void Member::resend_requests() {
       send(Refuse{view_.epoch, key, operation.refusal});
     }
   }
+}
+
+void Member::measured(Time, std::vector<MeasuredLink> links) {
+  if (ended()) return;
+  measured_ = std::move(links);
+  if (differ_notably(told_measured_, measured_)) tell_measured();
+}
+
+void Member::tell_measured() {
+  if (measured_.empty() || !connected_) return;
+  told_measured_ = measured_;
+  send(Measured{measured_});
 }
 
 void Member::coordinator_disconnected(Time) {

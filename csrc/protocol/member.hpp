@@ -156,6 +156,10 @@ class Member {
   // ends, also where nobody noticed the break; what the peer may lack is sent again.
   void channel_restored(Time now, PeerId peer);
 
+  // All that traffic has shown of the ways to others so far; told to the coordinator when it has
+  // changed notably.
+  void measured(Time now, std::vector<MeasuredLink> links);
+
   // The caller. post() numbers the operation; its data starts when StartOperation comes out. What
   // is refused at once takes no number.
   Result<OpKey> post(Time now, Call call);
@@ -251,6 +255,7 @@ class Member {
   void note(std::string text);
   void redial(std::string reason);
   void resend_requests();
+  void tell_measured();
   void end(Status status);
   Status gone(const std::string& call) const;
   void finish_leave();
@@ -336,6 +341,8 @@ class Member {
   std::set<std::pair<Time, OpKey>> alarms_;  // of each operation posted here, the next one
   std::set<OpKey> cancelled_;                // posted here, given up, not yet decided
   std::set<PeerId> broken_;                  // no channel to these
+  std::vector<MeasuredLink> measured_;
+  std::vector<MeasuredLink> told_measured_;  // on the present connection
 
   std::map<OpKey, Operation> operations_;
   std::map<Numbering, std::uint32_t> next_sequences_;

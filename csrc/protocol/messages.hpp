@@ -152,6 +152,20 @@ struct Reachable {
   bool operator==(const Reachable&) const = default;
 };
 
+// What the traffic of a peer has shown of its way to another one.
+struct MeasuredLink {
+  PeerId peer;
+  std::uint32_t latency_us = 0;  // one way; 0: both are on one host, and the next one says nothing
+  std::uint32_t mb_per_s = 0;    // that the way has carried, or could have; 0: not known
+  bool operator==(const MeasuredLink&) const = default;
+};
+
+// All of them, whenever they have changed notably. They count for the next view that is made.
+struct Measured {
+  std::vector<MeasuredLink> links;
+  bool operator==(const Measured&) const = default;
+};
+
 // Asks for a freeze, since this member can't wait for the operation any longer. What it wants
 // stands in its report.
 struct Refuse {
@@ -252,6 +266,6 @@ struct LinkRefused {
 using Message =
     std::variant<Hello, Register, Report, Prepared, Update, UpdateWithdrawn, Leave, Suspect,
                  Reachable, Refuse, Heartbeat, Welcome, NotAdmitted, Freeze, Prepare, View, Evicted,
-                 Pending, Awaited, Posted, Done, Link, LinkAccepted, LinkRefused>;
+                 Pending, Awaited, Posted, Done, Link, LinkAccepted, LinkRefused, Measured>;
 
 }  // namespace pyccl::protocol

@@ -1,6 +1,8 @@
 // Lookups in a view. Views are small and rarely searched, so these walk the list.
 #include "protocol/view.hpp"
 
+#include <algorithm>
+
 namespace pyccl::protocol {
 
 const MemberInfo* View::find(PeerId peer) const {
@@ -44,6 +46,18 @@ std::vector<PeerId> View::peers_of(const Subgroup& subgroup) const {
     peers.push_back(members[place].peer);
   }
   return peers;
+}
+
+const GroupLinks* View::links_of(GroupId group) const {
+  const auto found = std::ranges::find(links, group, &GroupLinks::group);
+  if (found == links.end()) return nullptr;
+  const std::size_t ranks = group_members(group).size();
+  std::vector<bool> named(ranks);
+  for (const std::uint8_t rank : found->ring) {
+    if (rank >= ranks || named[rank]) return nullptr;
+    named[rank] = true;
+  }
+  return found->ring.empty() || found->ring.size() == ranks ? &*found : nullptr;
 }
 
 std::optional<Rank> View::rank_of(PeerId peer) const {

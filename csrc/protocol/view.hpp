@@ -66,6 +66,18 @@ struct Subgroup {
 };
 using Subgroups = std::map<GroupId, std::vector<PeerId>>;  // members in rank order
 
+// What is known of the links within a group. It travels in the view because what members choose by
+// it, each for itself, must be the same choice.
+struct GroupLinks {
+  GroupId group;
+  std::uint32_t latency_us = 0;       // one way, between the two members that are farthest apart
+  std::uint32_t ring_latency_us = 0;  // mean between neighbours of the ring
+  std::uint32_t mesh_mb_per_s = 0;    // 1e6 bytes a second: the slowest link; 0: not known
+  std::uint32_t ring_mb_per_s = 0;    // the slowest one between neighbours of the ring
+  std::vector<std::uint8_t> ring;     // ranks in the order of the ring; empty: as numbered
+  bool operator==(const GroupLinks&) const = default;
+};
+
 struct View {
   RunId run;
   Epoch epoch;
@@ -77,7 +89,8 @@ struct View {
   // Those that decisions speak of. A member may not have used one yet, and must know when its
   // failures are to be forgotten.
   std::vector<Subgroup> subgroups;
-  std::string reason;  // one sentence for the log
+  std::vector<GroupLinks> links;  // of groups of which something is known
+  std::string reason;             // one sentence for the log
   bool operator==(const View&) const = default;
 
   const MemberInfo* find(PeerId) const;
@@ -88,6 +101,8 @@ struct View {
   // subgroup of this view, for it names a place twice or beyond the members.
   std::vector<Subgroup> subgroups_of(const Subgroups&) const;
   std::vector<PeerId> peers_of(const Subgroup&) const;
+  // nullptr: nothing is known, or what stands there can't be true.
+  const GroupLinks* links_of(GroupId) const;
 };
 
 }  // namespace pyccl::protocol

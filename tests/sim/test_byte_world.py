@@ -13,6 +13,7 @@ MUTANTS = {
     "dropped-retransmission",
     "duplicate-segment",
     "forget-epoch-on-data",
+    "links-of-a-former-view",
     "no-restore-on-retry",
     "redirect-ignored",
     "slot-leak",

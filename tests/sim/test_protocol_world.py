@@ -24,6 +24,7 @@ MUTANTS = {
     "hint-of-decision",
     "joiner-inside-operation",
     "late-root-ignored",
+    "links-not-handed-on",
     "live-pending",
     "lost-report-when-two-die",
     "own-heartbeat-limit",

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "collectives/select.hpp"
+#include "engine/agreed_links.hpp"
 #include "engine/executor.hpp"
 #include "engine/layout.hpp"
 #include "sim/byte/world.hpp"
@@ -15,11 +16,12 @@ namespace {
 using kernels::DataType;
 
 // What one rank sends of the arrays of one type, by the plan.
-std::uint64_t forecast(const engine::Request& request, DataType dtype, Rank self, Rank world) {
+std::uint64_t forecast(const engine::Request& request, DataType dtype, Rank self, Rank world,
+                       const collectives::Links& links) {
   const collectives::Shape shape = engine::lay_out(request, dtype, self, world).shape;
-  const auto algorithm = collectives::choose(request.kind, shape, request.algorithm, {});
-  const collectives::Plan plan =
-      collectives::make_plan(request.kind, algorithm, self, shape, {}, collectives::Reach::network);
+  const auto algorithm = collectives::choose(request.kind, shape, request.algorithm, links);
+  const collectives::Plan plan = collectives::make_plan(request.kind, algorithm, self, shape, links,
+                                                        collectives::Reach::network);
   std::uint64_t elements = 0;
   for (const auto& step : plan.steps) {
     for (const auto& send : step.sends) elements += send.range.size();
@@ -36,14 +38,17 @@ class CheckAccounts final : public ByteCheck {
     const engine::OperationInfo& info = result.info;
     // Who has weight 0 sends less; that has a check of its own in the plans.
     if (!result.status.ok() || !undisturbed || info.world_size != info.members) return;
-    const auto rank = world_.history.view(info.epoch)->rank_of(peer.id());
-    const auto peers = world_.history.view(info.epoch)->group_members(posting.key->group);
+    const protocol::View& view = *world_.history.view(info.epoch);
+    const auto rank = view.rank_of(peer.id());
+    const auto peers = view.group_members(posting.key->group);
+    engine::AgreedLinks links;
+    links.install(view, posting.key->group);
     std::uint64_t bytes = 0;
     engine::Request request = posting.call->request(posting.tag, posting.deadline);
     const auto root = std::ranges::find(peers, posting.call->root());
     if (root != peers.end()) request.root = static_cast<Rank>(root - peers.begin());
     for (const DataType dtype : engine::types_of(request)) {
-      bytes += forecast(request, dtype, *rank, info.members);
+      bytes += forecast(request, dtype, *rank, info.members, links.among(peers));
     }
     if (info.bytes_sent != bytes) {
       world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) + " bytes of " +

@@ -11,8 +11,8 @@ class CheckViews final : public ByteCheck {
   using ByteCheck::ByteCheck;
 
   void persisted(const protocol::CoordinatorState& state) override {
-    const auto [known, first] = members_.try_emplace(state.view.epoch, state.view.members);
-    if (!first && known->second != state.view.members) {
+    const auto [known, first] = written_.try_emplace(state.view.epoch, state.view);
+    if (!first && known->second.members != state.view.members) {
       world_.fail("S1", "two memberships in view " + to_string(state.view.epoch));
     }
   }
@@ -22,12 +22,14 @@ class CheckViews final : public ByteCheck {
     if (view.epoch <= last)
       world_.fail("S1", peer.name() + " goes back to " + to_string(view.epoch));
     last = view.epoch;
-    const auto written = members_.find(view.epoch);
-    if (written == members_.end()) {
+    const auto written = written_.find(view.epoch);
+    if (written == written_.end()) {
       world_.fail("C2", peer.name() + " installs view " + to_string(view.epoch) +
                             ", which was never written");
-    } else if (written->second != view.members) {
+    } else if (written->second.members != view.members) {
       world_.fail("S1", peer.name() + " has other members in view " + to_string(view.epoch));
+    } else if (links_of(written->second, peer) != links_of(view, peer)) {
+      world_.fail("S1", peer.name() + " has other links in view " + to_string(view.epoch));
     }
     if (view.find(peer.id()) == nullptr) {
       world_.fail("S5", peer.name() + " installs a view without itself");
@@ -44,7 +46,12 @@ class CheckViews final : public ByteCheck {
   void ended(const BytePeer& peer, const Status&) override { over_[peer.id()] = true; }
 
  private:
-  std::map<Epoch, std::vector<protocol::MemberInfo>> members_;
+  static protocol::GroupLinks links_of(const protocol::View& view, const BytePeer& peer) {
+    const protocol::GroupLinks* links = view.links_of(group_id(peer.group()));
+    return links == nullptr ? protocol::GroupLinks{} : *links;
+  }
+
+  std::map<Epoch, protocol::View> written_;
   std::map<PeerId, Epoch> last_;
   std::map<PeerId, bool> over_;
 };

@@ -39,6 +39,7 @@ void BytePeer::start() {
   options.connections = world_.swarm.connections;
   if (machine_ % 2 == 0) options.connections *= world_.swarm.connections_factor;
   options.segment_bytes = world_.swarm.segment_bytes;
+  options.measured_bytes_min = 200;
   options.timing = world_.timing;
   if (world_.swarm.connect_limit.count() > 0) {
     connect_deadline_ = world_.clock.now() + world_.swarm.connect_limit;

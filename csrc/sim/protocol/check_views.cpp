@@ -34,6 +34,15 @@ class CheckViews final : public Check {
       return world_.fail("S1", peer.name() + " installs a view " + to_string(view.epoch) +
                                    " that was never durable");
     }
+    const GroupId group = group_id(view.find(peer.id())->group);
+    const auto own = [group](const protocol::View& one) {
+      const protocol::GroupLinks* links = one.links_of(group);
+      return links == nullptr ? protocol::GroupLinks{} : *links;
+    };
+    if (own(view) != own(known->second)) {
+      return world_.fail("S1", peer.name() + " would choose by other links than those of view " +
+                                   to_string(view.epoch));
+    }
     const auto [last, first] = last_.try_emplace(peer.id(), view.epoch);
     if (first) return;
     if (view.parent != last->second || view.epoch <= last->second) {

@@ -111,6 +111,11 @@ void PeerNode::cancel_update() {
   drain();
 }
 
+void PeerNode::measured(std::vector<MeasuredLink> links) {
+  member_.measured(world_.clock.now(), std::move(links));
+  drain();
+}
+
 void PeerNode::leave(Duration deadline) {
   const Time end = world_.clock.now() + deadline;
   if (!member_.request_leave(world_.clock.now(), end).ok()) return;

@@ -81,6 +81,7 @@ class PeerNode : public std::enable_shared_from_this<PeerNode> {
   void cancel(OpKey op);
   bool update(Duration deadline);
   void cancel_update();
+  void measured(std::vector<protocol::MeasuredLink> links);
   void leave(Duration deadline);
   void after(Duration delay, std::function<void()> action);
 

@@ -13,6 +13,19 @@ namespace {
 
 constexpr std::uint32_t side_tag = 100;
 
+// Some links, each end with an opinion of its own; now and then none.
+std::vector<protocol::MeasuredLink> drawn_links(PeerId self, const protocol::View& view) {
+  Prng prng(self.value * 31 + view.epoch.counter);
+  std::vector<protocol::MeasuredLink> links;
+  for (const protocol::MemberInfo& member : view.members) {
+    if (member.peer == self || prng.chance(1, 4)) continue;
+    const auto latency = static_cast<std::uint32_t>(prng.chance(1, 6) ? 0 : prng.between(1, 5000));
+    const auto rate = static_cast<std::uint32_t>(prng.chance(1, 4) ? 0 : prng.between(1, 2000));
+    links.push_back({member.peer, latency, rate});
+  }
+  return links;
+}
+
 }  // namespace
 
 void User::installed(const protocol::View& view) {
@@ -21,6 +34,7 @@ void User::installed(const protocol::View& view) {
       })) {
     peer_.after(Duration(0), [this] { use_ended_subgroup(); });
   }
+  peer_.after(Duration(0), [this, view] { peer_.measured(drawn_links(peer_.id(), view)); });
   if (begun_) return;
   begun_ = true;
   think();

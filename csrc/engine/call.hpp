@@ -1,0 +1,19 @@
+// From a caller's request to what the Member numbers.
+#pragma once
+
+#include <vector>
+
+#include "base/ids.hpp"
+#include "engine/request.hpp"
+#include "protocol/member.hpp"
+
+namespace pyccl::engine {
+
+// Who the root is at present; nobody if the collective has none, or the number is no rank's.
+PeerId root_of(const Request& request, const std::vector<PeerId>& ranks);
+
+// Descriptor and weight are the operation's; `ranks` take part.
+protocol::Call call_of(const Request& request, GroupId group, PeerId self,
+                       const std::vector<PeerId>& ranks);
+
+}  // namespace pyccl::engine
