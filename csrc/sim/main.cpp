@@ -3,6 +3,7 @@
 //   pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] [--scenario FILE] [--marks]
 //             [--trace] [--verbose]
 //   pyccl_sim --list
+//   pyccl_sim trial ...  (--help tells)
 //
 // Exit code 0 if all held, else 1 and a line for each seed that failed; 2 for a wrong command line.
 // The last line counts. --marks adds which coverage marks were hit and which were not; those of the
@@ -17,6 +18,7 @@
 #include "sim/byte/run.hpp"
 #include "sim/protocol/run.hpp"
 #include "sim/protocol/scenario.hpp"
+#include "sim/trial_main.hpp"
 
 namespace {
 
@@ -50,7 +52,8 @@ void say_seed(int) {
   std::fprintf(
       stderr,
       "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] "
-      "[--scenario FILE] [--marks] [--trace] [--verbose]\n       pyccl_sim --list\n",
+      "[--scenario FILE] [--marks] [--trace] [--verbose]\n       pyccl_sim --list\n"
+      "       pyccl_sim trial --help\n",
       why);
   std::exit(2);
 }
@@ -146,6 +149,9 @@ bool run_scenario(const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count > 1 && std::strcmp(arguments[1], "trial") == 0) {
+    return sim::trial_main(count, arguments);
+  }
   const Options options = parse(count, arguments);
   std::signal(SIGABRT, say_seed);
   std::signal(SIGSEGV, say_seed);
