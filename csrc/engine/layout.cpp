@@ -201,11 +201,15 @@ class PartBuilder {
                            std::uint64_t{0});
   }
 
+  // Whether this rank's input counts.
+  bool takes_input() const {
+    const Kind kind = request_.kind;
+    if (kind == Kind::broadcast || kind == Kind::scatter) return root_;
+    return kind != Kind::send || self_ == 0;
+  }
+
   void fill_runs() {
     const Kind kind = request_.kind;
-    const bool takes_input = kind == Kind::broadcast || kind == Kind::scatter ? root_
-                             : kind == Kind::send                             ? self_ == 0
-                                                                              : true;
     const bool gives_output = kind == Kind::reduce || kind == Kind::gather ? root_
                               : kind == Kind::send                         ? self_ == 1
                                                                            : true;
@@ -215,13 +219,13 @@ class PartBuilder {
         kind == Kind::all_gather || kind == Kind::gather || kind == Kind::all_to_all;
     const bool same_places =
         kind == Kind::all_reduce || kind == Kind::reduce || kind == Kind::broadcast;
-    if (takes_input) add_all(layout_.inputs, false, cut_input, !same_places);
+    if (takes_input()) add_all(layout_.inputs, false, cut_input, !same_places);
     if (gives_output) add_all(layout_.results, true, cut_output, !same_places);
-    if (same_places && takes_input && gives_output) layout_.overlap = Overlap::paired;
+    if (same_places && takes_input() && gives_output) layout_.overlap = Overlap::paired;
   }
 
   void fill_overlap() {
-    if (layout_.overlap == Overlap::paired) return;
+    if (layout_.overlap == Overlap::paired || !takes_input()) return;
     for (const Array* array : arrays_) {
       const ArrayLayout each = of(*array);
       const std::uint64_t input_bytes = each.input_wanted() * bytes_;
