@@ -113,16 +113,27 @@ void StreamChannel::adopt(std::unique_ptr<Connection> connection) {
 }
 
 void StreamChannel::flush() {
-  for (std::size_t i = 0; i < connections_.size(); ++i) {
-    StreamConnection& connection = *connections_[i];
-    if (something_queued() || connection.has_own()) {
-      pump(connection, write_budget, false);
-    } else {
-      // Another one has taken what it was woken for.
-      connection.watch_writable(false);
+  Life::Watch watch(life_);
+  std::size_t total = 0;
+  for (;;) {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < connections_.size(); ++i) {
+      StreamConnection& connection = *connections_[i];
+      if (something_queued() || connection.has_own()) {
+        bytes += pump(connection, write_budget - total, false);
+      } else {
+        // Another one has taken what it was woken for.
+        connection.watch_writable(false);
+      }
     }
+    if (!room_wanted_ || !has_room()) return;
+    total += bytes;
+    if (total >= write_budget || bytes == 0) return wake();
+    // What has made room was taken at once, and so may be what comes into it.
+    room_wanted_ = false;
+    observer_->on_room(options_.peer);
+    if (watch.over() || closed_) return;
   }
-  if (room_wanted_ && has_room()) wake();
 }
 
 // Makes the loop call on_writable.
