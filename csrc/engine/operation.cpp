@@ -13,11 +13,13 @@
 namespace pyccl::engine {
 namespace {
 
-// Small operations are cut finer, so that what one rank folds overlaps with what the next receives.
+// Small operations are cut finer, so that what one rank folds overlaps with what the next receives;
+// but not by much, for each segment costs a call of the system at both ends: 1 MiB in 4 pieces
+// takes a fifth less time on one host than in 16.
 std::uint32_t segment_bytes_for(std::uint64_t bytes, std::uint32_t most) {
   constexpr std::uint32_t least = 32 * 1024;
   std::uint32_t segment = least;
-  while (segment < most && segment < bytes / 16) segment *= 2;
+  while (segment < most && segment < bytes / 4) segment *= 2;
   return std::min(segment, most);
 }
 

@@ -120,6 +120,15 @@ def peak_growth(
     return peak_memory() - before
 
 
+def peak_growth_of_broadcast(comm: pyccl.Communicator, index: int, size: int) -> int:
+    """What broadcasts of `size` bytes need at their height besides the array, in bytes."""
+    x = np.ones(size // 4, np.float32)
+    before = peak_memory()
+    for _ in range(3):
+        comm.broadcast(x, root=0)
+    return peak_memory() - before
+
+
 def without_memory(comm: pyccl.Communicator, index: int, size: int, driven: bool) -> Any:
     """An all-reduce for which the highest rank has no memory, and one of the same tag after it."""
     x = np.full(size // 4, 1.0, np.float32)

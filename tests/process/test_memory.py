@@ -35,6 +35,13 @@ def test_an_operation_takes_no_more_than_promised(
     assert all(least <= each <= most for each in growth.values()), growth
 
 
+@pytest.mark.parametrize("peers", [2, 4])
+def test_a_broadcast_arrives_where_it_belongs(peers: int) -> None:
+    with LocalCluster(peers, jobs.peak_growth_of_broadcast, (SIZE,)) as cluster:
+        growth = cluster.results()
+    assert all(each <= LIMIT for each in growth.values()), growth
+
+
 @pytest.mark.parametrize("peers", [1, 3])
 @pytest.mark.parametrize("driven", [True, False])
 def test_no_memory_for_an_operation_is_an_error_everywhere(peers: int, driven: bool) -> None:
