@@ -67,12 +67,22 @@ def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
         y = comm.scatter(whole * np.arange(1.0, world + 1, dtype=np.float32)[:, None], root=0)
         assert (y == rank + 1.0).all()
     elif kind == "exchange":
-        partner = rank ^ 1
-        if partner < world:
-            out = np.empty(size, np.float32)
-            comm.exchange(np.full(size, 1.0 + rank, np.float32), out, peer=partner)
-            assert (out == 1.0 + partner).all()
+        swap(comm, size)
     return world
+
+
+def swap(comm: pyccl.Communicator, size: int) -> None:
+    """An exchange of ids with a neighbour. Ranks name members of the caller's present view, so two
+    that see it change at different moments may mean different partners, and then wait in vain."""
+    view = comm.view
+    partner = view.rank ^ 1
+    if partner >= view.world_size:
+        return
+    out = np.empty(size, np.float32)
+    mine = np.full(size, float(int(comm.peer[:4], 16)), np.float32)
+    comm.exchange(mine, out, peer=partner, timeout=8)
+    if comm.epoch == view.epoch:
+        assert (out == float(int(view.peers[partner][:4], 16))).all()
 
 
 def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
@@ -90,6 +100,10 @@ def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
         try:
             members, lost = call(comm, kind, size), False
         except pyccl.PeerLostError:
+            members, lost = 0, True
+        except pyccl.OperationTimeout:
+            if kind != "exchange":
+                raise
             members, lost = 0, True
         report(Round(number, lost, members))
         number += 1
