@@ -25,6 +25,10 @@ class Round(NamedTuple):
     """With PeerLostError."""
     members: int
     """That took part; 0 if lost."""
+    timed_out: bool = False
+    """An exchange whose partner did not come."""
+    epoch: str = ""
+    """Of the view that an exchange has certainly taken its partner from; "" if that is not sure."""
 
 
 def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
@@ -66,23 +70,33 @@ def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
     elif kind == "scatter":
         y = comm.scatter(whole * np.arange(1.0, world + 1, dtype=np.float32)[:, None], root=0)
         assert (y == rank + 1.0).all()
-    elif kind == "exchange":
-        swap(comm, size)
     return world
 
 
-def swap(comm: pyccl.Communicator, size: int) -> None:
-    """An exchange of ids with a neighbour. Ranks name members of the caller's present view, so two
-    that see it change at different moments may mean different partners, and then wait in vain."""
+def swap(comm: pyccl.Communicator, size: int) -> tuple[int, bool, bool, str]:
+    """An exchange of ids with a neighbour, as Round has it. Ranks name members of the caller's
+    present view, so two that see it change at different moments may mean different partners, and
+    then wait in vain."""
     view = comm.view
     partner = view.rank ^ 1
     if partner >= view.world_size:
-        return
+        return view.world_size, False, False, str(view.epoch)
     out = np.empty(size, np.float32)
     mine = np.full(size, float(int(comm.peer[:4], 16)), np.float32)
-    comm.exchange(mine, out, peer=partner, timeout=8)
-    if comm.epoch == view.epoch:
+    try:
+        work = comm.exchange(mine, out, peer=partner, timeout=8, async_op=True)
+    except pyccl.PeerLostError:
+        return 0, True, False, ""
+    epoch = str(view.epoch) if comm.epoch == view.epoch else ""
+    try:
+        work.wait()
+    except pyccl.PeerLostError:
+        return 0, True, False, epoch
+    except pyccl.OperationTimeout:
+        return 0, True, True, epoch
+    if epoch:
         assert (out == float(int(view.peers[partner][:4], 16))).all()
+    return view.world_size, False, False, epoch
 
 
 def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
@@ -97,13 +111,13 @@ def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
         comm.all_reduce(agreed, op="max", tag=1)
         if agreed[1] > 0:
             return "ended"
-        try:
-            members, lost = call(comm, kind, size), False
-        except pyccl.PeerLostError:
-            members, lost = 0, True
-        except pyccl.OperationTimeout:
-            if kind != "exchange":
-                raise
-            members, lost = 0, True
-        report(Round(number, lost, members))
+        if kind == "exchange":
+            members, lost, timed_out, epoch = swap(comm, size)
+            report(Round(number, lost, members, timed_out, epoch))
+        else:
+            try:
+                members, lost = call(comm, kind, size), False
+            except pyccl.PeerLostError:
+                members, lost = 0, True
+            report(Round(number, lost, members))
         number += 1

@@ -47,6 +47,10 @@ def lose(kind: str, rank: int, seed: int) -> None:
     for index in survivors:
         for each in rounds[index]:
             by_number.setdefault(each.number, set()).add((each.lost, each.members))
+    # Only where they may have meant different partners.
+    for number in {each.number for mine in rounds.values() for each in mine if each.timed_out}:
+        epochs = {each.epoch for mine in rounds.values() for each in mine if each.number == number}
+        assert len(epochs) > 1 or "" in epochs, (number, rounds)
     pairwise = kind == "exchange"
     for number, ends in by_number.items():
         assert pairwise or len(ends) == 1, (kind, number, ends)
