@@ -39,6 +39,11 @@ Bytes pattern(std::size_t size, std::uint64_t seed) {
   return bytes;
 }
 
+bool same_bytes(ByteView left, ByteView right) {
+  if (left.size() != right.size()) return false;
+  return left.empty() || std::memcmp(left.data(), right.data(), left.size()) == 0;
+}
+
 void StreamEnd::dial(Harness& harness, const std::string& address) {
   stream = harness.network().dial(address, this);
 }

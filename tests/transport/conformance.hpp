@@ -47,6 +47,9 @@ void channel_fault_conformance(const MakeHarness& make);
 
 // Bytes that tell where they belong.
 Bytes pattern(std::size_t size, std::uint64_t seed);
+// What == of two vectors says, at the speed of memcmp: under the thread sanitizer the comparison of
+// one byte after the other took half of the time of the suites.
+bool same_bytes(ByteView left, ByteView right);
 
 // One end of a stream that gathers what it reads.
 class StreamEnd final : public StreamObserver {

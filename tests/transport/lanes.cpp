@@ -206,7 +206,7 @@ void LanePeer::on_segment_end(PeerId from, const SegmentHeader& header, ReadToke
   reading_.erase(found);
   CHECK(reading.seq == header.op.key.seq);
   if (complete) {
-    CHECK(reading.memory == pattern(header.length, reading.seq));
+    CHECK(same_bytes(reading.memory, pattern(header.length, reading.seq)));
     ++segments[reading.seq];
   } else {
     ++incomplete;
