@@ -241,10 +241,11 @@ bool Executor::work() {
   return more;
 }
 
-std::uint64_t Executor::eager_budget(const Operation& operation) const {
+std::uint64_t Executor::eager_budget(const Operation& operation,
+                                     const transport::Channel& channel) const {
   const std::uint64_t share =
       eager_bytes_total / std::max<std::size_t>(operation.peers().size(), 1);
-  return std::min(share, eager_bytes_max);
+  return std::min(share, channel.same_host() ? eager_bytes_same_host : eager_bytes_max);
 }
 
 bool Executor::send_one(Operation& operation, PeerId peer, transport::Channel& channel) {
@@ -252,7 +253,7 @@ bool Executor::send_one(Operation& operation, PeerId peer, transport::Channel& c
   const bool open = operation.has_posted(peer);
   const std::uint32_t most = operation.descriptor().segment_bytes;
   const std::uint64_t eager = eager_segment_bytes + most;
-  if (!open && eager_sent_[peer] + eager > eager_budget(operation)) return false;
+  if (!open && eager_sent_[peer] + eager > eager_budget(operation, channel)) return false;
   transport::SegmentHeader header;
   transport::Pieces pieces;
   if (!operation.next_segment(peer, header, pieces)) return false;

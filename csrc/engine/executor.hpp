@@ -22,6 +22,9 @@ namespace pyccl::engine {
 inline constexpr std::uint64_t eager_segment_bytes = 256;
 // Per peer: a MiB in segments of the usual size.
 inline constexpr std::uint64_t eager_bytes_max = (1 << 20) + 16 * eager_segment_bytes;
+// Within a host a peer hears at once that another one has posted, and what comes before that is
+// copied twice: worth it for small operations only.
+inline constexpr std::uint64_t eager_bytes_same_host = (64 << 10) + 16 * eager_segment_bytes;
 inline constexpr std::uint64_t eager_bytes_total = 32 * eager_bytes_max;  // over all peers
 
 class ExecutorHost {
@@ -106,7 +109,7 @@ class Executor {
                transport::MutablePieces& target);
   void check_whole(Operation&);
   bool send_one(Operation&, PeerId, transport::Channel&);
-  std::uint64_t eager_budget(const Operation&) const;
+  std::uint64_t eager_budget(const Operation&, const transport::Channel&) const;
 
   ExecutorHost& host_;
   PeerId self_;

@@ -30,7 +30,7 @@ class Lane final : public transport::Channel {
   void refuse(transport::ReadToken token) override { refused = token; }
   void adopt(std::unique_ptr<transport::Connection>) override {}
   std::size_t connections() const override { return 1; }
-  bool same_host() const override { return true; }
+  bool same_host() const override { return near; }
   void flush() override {}
   void tick(Time) override {}
   std::optional<Time> next_deadline() const override { return {}; }
@@ -39,6 +39,7 @@ class Lane final : public transport::Channel {
   std::optional<transport::WayMeasurement> measurement() const override { return {}; }
   void close(Status) override {}
 
+  bool near = false;
   std::size_t segments = 0;
   transport::ReadToken refused = 0;
 };
@@ -179,6 +180,34 @@ TEST_CASE("what was sent ahead stays counted until the next view, also of a canc
     }
     CHECK(host.lane.segments * ((1 << 18) + eager_segment_bytes) <= view * eager_bytes_max);
     CHECK(host.lane.segments > view - 1);
+  }
+}
+
+// What comes before the operation is posted is copied twice there, and whoever is on the same host
+// hears soon enough that it is.
+TEST_CASE("within a host only small operations are sent ahead") {
+  for (const bool near : {false, true}) {
+    Host host;
+    host.lane.near = near;
+    Executor executor(host, self, 1 << 18);
+    executor.install(view_of({1, 1}, {self, other}));
+    std::vector<float> large(4 << 20, 1.0f);
+    std::vector<float> small(1 << 10, 1.0f);
+    const OpId large_id{{1, 1}, {key.group, 1, 0}};
+    const OpId small_id{{1, 1}, {key.group, 2, 0}};
+    const auto sent_of = [&](OpId op, std::vector<float>& values) {
+      const std::size_t before = host.lane.segments;
+      executor.add(op.key, operation_on(values, 1.0, executor));
+      executor.start(op, 1, {self, other}, {});
+      executor.pump(other);
+      return host.lane.segments - before;
+    };
+    CHECK(sent_of(small_id, small) > 0);
+    CHECK((sent_of(large_id, large) > 0) == !near);
+    const std::size_t ahead = host.lane.segments;
+    executor.peer_posted(large_id, other, 1.0);
+    executor.pump(other);
+    CHECK(host.lane.segments > ahead);
   }
 }
 
