@@ -18,7 +18,7 @@ void SharedLoop::run(const std::function<void()>& last) {
   while (!stopped()) {
     {
       const std::lock_guard owner(owner_);
-      while (!stopped() && !driving_.load()) body_.turn(never);
+      while (!stopped() && !driving_.load()) body_.turn(never, false);
     }
     if (!stopped()) linger();
   }
@@ -68,7 +68,7 @@ bool SharedLoop::drive(const std::function<bool()>& over, Duration at_most) {
   const Turn turn(*this);
   const Time begin = reactor_.update_time();
   const Time end = at_most < never - begin ? begin + at_most : never;
-  while (!over() && !stopped() && reactor_.now() < end) body_.turn(end);
+  while (!over() && !stopped() && reactor_.now() < end) body_.turn(end, true);
   return true;
 }
 

@@ -20,8 +20,10 @@ namespace pyccl::runtime {
 class SharedLoop {
  public:
   struct Body {
-    std::function<void(Time)> turn;  // one turn; waits for events until then at most
-    std::function<bool()> busy;      // somebody depends on the loop even if nobody drives it
+    // One turn; waits for events until then at most. `driven`: by a caller that has nothing to do
+    // meanwhile.
+    std::function<void(Time, bool driven)> turn;
+    std::function<bool()> busy;  // somebody depends on the loop even if nobody drives it
   };
 
   SharedLoop(Reactor& reactor, Body body) : reactor_(reactor), body_(std::move(body)) {}

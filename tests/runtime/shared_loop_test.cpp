@@ -12,7 +12,8 @@ TEST_CASE("a driver that an exception takes out of the loop leaves it to the nex
   Reactor reactor;
   bool fails = true;
   int turns = 0;
-  SharedLoop loop(reactor, {[&](Time) {
+  SharedLoop loop(reactor, {[&](Time, bool driven) {
+                              CHECK(driven);
                               if (fails) throw std::bad_alloc();
                               ++turns;
                             },
