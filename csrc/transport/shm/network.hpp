@@ -22,7 +22,7 @@ struct ShmOptions {
   std::size_t rings_bytes = 16 << 20;
   // Payloads from this size on go by reference where the system allows it, so many bytes at once.
   std::size_t lend_bytes_min = 16 * 1024;
-  std::size_t lend_window = 2 << 20;
+  std::size_t lend_window = 4 << 20;
   bool borrow = true;  // take them so; else all that comes has to come through the ring
 };
 
