@@ -58,8 +58,7 @@ def connect(
     transport: "auto" takes shared memory between peers that have it in common, else TCP; "tcp"
         takes TCP everywhere.
     spin_us: microseconds, up to 1000000, for which a call that waits looks for news without
-        sleeping: less latency for a busy processor. A blocking call does so for 50 in any case,
-        which is about what sleeping and being woken costs.
+        sleeping: less latency for a busy processor. A blocking call does so for 100 in any case.
     timeout: seconds until admitted.
     operation_timeout: seconds that an operation may take whose call names no timeout.
     world_size_min: goes on updating until the group has so many members, for groups that start

@@ -231,6 +231,11 @@ void Executor::check_whole(Operation& operation) {
   if (operation.became_whole()) host_.operation_whole(operation.id());
 }
 
+bool Executor::has_work() const {
+  return std::ranges::any_of(operations_,
+                             [](const auto& entry) { return entry.second->has_work(); });
+}
+
 bool Executor::work() {
   bool more = false;
   for (auto& [key, operation] : operations_) {

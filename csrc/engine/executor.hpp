@@ -70,6 +70,7 @@ class Executor {
   // What waits for nobody, such as copies of own shares, a bounded amount of it: true, and there is
   // more.
   bool work();
+  bool has_work() const;
   // Hands segments to the channels that have room.
   void pump();
   void pump(PeerId);

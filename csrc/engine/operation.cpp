@@ -247,6 +247,11 @@ bool Operation::without_contributors() const {
   return all_posted() && reduces(request_.kind) && contributors_.weight_sum == 0.0;
 }
 
+bool Operation::has_work() const {
+  return running_ &&
+         std::ranges::any_of(parts_, [](const auto& part) { return part->has_copies(); });
+}
+
 bool Operation::work(std::uint64_t bytes) {
   if (!running_) return false;
   for (auto& part : parts_) {

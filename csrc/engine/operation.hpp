@@ -67,6 +67,7 @@ class Operation {
 
   // Some of the work that waits for nobody; true: there is more of it.
   bool work(std::uint64_t bytes);
+  bool has_work() const;
 
   void segment(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);

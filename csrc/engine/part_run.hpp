@@ -48,6 +48,7 @@ class PartRun {
   void all_posted();
   // Copies own shares to where they belong, some `bytes` of them; true: there is more to do.
   bool copy_some(std::uint64_t bytes);
+  bool has_copies() const { return copy_ < program_->copies.size(); }
 
   // As ChannelObserver: fills `target` or leaves it empty to have the payload thrown away.
   void segment(Rank from, const transport::SegmentHeader&, transport::ReadToken,

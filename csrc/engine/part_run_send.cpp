@@ -98,17 +98,18 @@ void PartRun::scale_input(ByteRange range) {
 
 bool PartRun::copy_some(std::uint64_t bytes) {
   std::uint64_t done = 0;
-  while (copy_ < program_->copies.size() && done < bytes) {
+  while (has_copies() && done < bytes) {
     const collectives::Copy& copy = program_->copies[copy_];
-    if (copy_segment_ == program_->segments_of(copy.from)) {
-      ++copy_;
-      copy_segment_ = 0;
-      continue;
+    const std::uint32_t segments = program_->segments_of(copy.from);
+    if (copy_segment_ < segments) {
+      done += program_->segment_elements * element_bytes_;
+      copy_segment(copy, copy_segment_++);
     }
-    done += program_->segment_elements * element_bytes_;
-    copy_segment(copy, copy_segment_++);
+    if (copy_segment_ < segments) continue;
+    ++copy_;
+    copy_segment_ = 0;
   }
-  return copy_ < program_->copies.size();
+  return has_copies();
 }
 
 void PartRun::copy_segment(const collectives::Copy& copy, std::uint32_t segment) {

@@ -156,13 +156,10 @@ class PeerImplementation final : public Peer,
   void end_turn() override {
     if (closed_) return;
     if (!executor_.idle() && meter_.due(clock_.now())) measure();
-    do {
-      drain();
-      busy_ = executor_.work();
-      executor_.pump();
-    } while (!member_->outbox.empty());
-    mesh_.flush();
-    link_.flush();
+    send();
+    const bool works = executor_.has_work();
+    busy_ = works && executor_.work();  // behind what others wait for
+    if (works) send();
   }
 
   const protocol::View& view() const override { return member_->view(); }
@@ -274,6 +271,15 @@ class PeerImplementation final : public Peer,
                       "has not said in time what became of it"));
       held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
     }
+  }
+
+  void send() {  // all that is to leave at present, as far as the channels take it
+    do {
+      drain();
+      executor_.pump();
+    } while (!member_->outbox.empty());
+    mesh_.flush();
+    link_.flush();
   }
 
   // ---- what the Member asks for

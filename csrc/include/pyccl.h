@@ -198,7 +198,7 @@ typedef struct pyccl_connect_options {
                              default -1: 4. The coordinator's limit counts if it is longer */
   pyccl_transport transport; /* default PYCCL_TRANSPORT_AUTO */
   uint32_t spin_us; /* default 0, at most 1000000: so many microseconds a call that waits looks for
-                       news without sleeping: less latency for a busy processor. For 50 it does
+                       news without sleeping: less latency for a busy processor. For 100 it does
                        so in any case */
   pyccl_log_function log; /* default NULL: silent */
   void* log_context;

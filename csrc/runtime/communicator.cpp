@@ -30,9 +30,9 @@ namespace {
 constexpr std::size_t commands_max = 4096;
 constexpr std::uint32_t connections_max = 64;
 constexpr Duration spin_max = 1s;
-// A caller that waits looks so long before it sleeps, whatever it was told: about twice what it
+// A caller that waits looks so long before it sleeps, whatever it was told: a few times what it
 // costs to be woken, so it never loses much, and mostly wins that.
-constexpr Duration driven_spin = 50us;
+constexpr Duration driven_spin = 100us;
 // Beyond this a timeout counts as none; it keeps "now + timeout" from overflowing.
 constexpr Duration timeout_max = 24h * 365 * 100;
 
