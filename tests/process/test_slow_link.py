@@ -1,0 +1,104 @@
+"""One slow link among fast ones, real sockets: what the traffic shows of it changes the plan.
+
+Needs the right to make network namespaces and `ip` and `tc`; skipped elsewhere. The simulator has
+the same with more peers and other links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+PEERS = 4
+SLOW = (1, 2)
+COORDINATOR = "10.211.0.100:48148"
+# Each peer says which algorithm ran before and after a boundary, which is when a view may change.
+PEER = f"""
+import numpy as np
+import pyccl
+
+with pyccl.connect("{COORDINATOR}", world_size_min={PEERS}, transport="tcp") as comm:
+    x = np.ones(1 << 21, np.float32)
+    before = [comm.all_reduce(x, op="avg").algorithm for _ in range(2)]
+    comm.update()
+    print(before[0], comm.all_reduce(x, op="avg").algorithm, bool(np.all(x == 1)))
+"""
+
+
+def run(command: str) -> None:
+    subprocess.run(command.split(), check=True, capture_output=True, timeout=20)
+
+
+def name_of(peer: int | str) -> str:
+    return f"pyccl-{os.getpid()}-{peer}"
+
+
+def connect(peer: int) -> None:
+    """Gives a peer a namespace, and a link of 1 Gbit/s to the bridge."""
+    space, switch, port = name_of(peer), name_of("switch"), f"port{peer}"
+    run(f"ip netns add {space}")
+    run(f"ip link add eth netns {space} type veth peer name {port} netns {switch}")
+    run(f"ip -n {switch} link set {port} master bridge up")
+    run(f"ip -n {space} addr add 10.211.0.{peer + 1}/24 dev eth")
+    run(f"ip -n {space} link set lo up")
+    run(f"ip -n {space} link set eth up")
+    run(f"tc -n {space} qdisc add dev eth root handle 1: htb default 10")
+    run(f"tc -n {space} class add dev eth parent 1: classid 1:10 htb rate 1gbit burst 64k")
+
+
+def slow_down(peer: int, other: int) -> None:
+    space = name_of(peer)
+    run(f"tc -n {space} class add dev eth parent 1: classid 1:20 htb rate 20mbit burst 16k")
+    run(
+        f"tc -n {space} filter add dev eth protocol ip parent 1: u32"
+        f" match ip dst 10.211.0.{other + 1} flowid 1:20"
+    )
+
+
+def in_space(peer: int | str, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["ip", "netns", "exec", name_of(peer), sys.executable, *command],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")):
+        pytest.skip("needs root, ip and tc")
+    switch = name_of("switch")
+    try:
+        try:
+            run(f"ip netns add {switch}")
+            run(f"ip -n {switch} link add bridge type bridge")
+            run(f"ip -n {switch} link set bridge up")
+            run(f"ip -n {switch} addr add 10.211.0.100/24 dev bridge")
+            for peer in range(PEERS):
+                connect(peer)
+            slow_down(*SLOW)
+            slow_down(*reversed(SLOW))
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no namespaces or no shaping here: {error.stderr.decode().strip()}")
+        yield
+    finally:
+        for space in (*range(PEERS), "switch"):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                run(f"ip netns del {name_of(space)}")
+
+
+def test_the_ring_leaves_a_slow_link_out_once_it_is_known(network: None) -> None:
+    coordinator = in_space("switch", "-m", "pyccl.cli", "coordinator", "--bind", COORDINATOR)
+    peers = [in_space(peer, "-c", PEER) for peer in range(PEERS)]
+    try:
+        said = [peer.communicate(timeout=60)[0].split() for peer in peers]
+    finally:
+        for process in (*peers, coordinator):
+            process.kill()
+            process.wait()
+    assert said == [["direct", "ring", "True"]] * PEERS
