@@ -64,7 +64,7 @@ def slow_down(peer: int, other: int) -> None:
 def in_space(peer: int | str, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["ip", "netns", "exec", name_of(peer), sys.executable, *command],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
@@ -74,17 +74,19 @@ def network() -> Iterator[None]:
         pytest.skip("needs root, ip and tc")
     switch = name_of("switch")
     try:
-        try:
+        try:  # whether the kernel has what this needs; whatever fails later is a failure
             run(f"ip netns add {switch}")
             run(f"ip -n {switch} link add bridge type bridge")
-            run(f"ip -n {switch} link set bridge up")
-            run(f"ip -n {switch} addr add 10.211.0.100/24 dev bridge")
-            for peer in range(PEERS):
-                connect(peer)
-            slow_down(*SLOW)
-            slow_down(*reversed(SLOW))
+            run(f"tc -n {switch} qdisc add dev bridge root handle 1: htb")
         except subprocess.CalledProcessError as error:
             pytest.skip(f"no namespaces or no shaping here: {error.stderr.decode().strip()}")
+        run(f"tc -n {switch} qdisc del dev bridge root")
+        run(f"ip -n {switch} link set bridge up")
+        run(f"ip -n {switch} addr add 10.211.0.100/24 dev bridge")
+        for peer in range(PEERS):
+            connect(peer)
+        slow_down(*SLOW)
+        slow_down(*reversed(SLOW))
         yield
     finally:
         for space in (*range(PEERS), "switch"):

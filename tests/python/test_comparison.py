@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from comparison.launch import Sample
 from comparison.tables import Results, table_of
 from rich.console import Console
 
-import pyccl
 from pyccl.cli.bench.collectives import COLLECTIVES
 
 SCRIPT = Path(collectives.__file__)
@@ -112,10 +110,6 @@ def test_the_limits_of_the_machine_are_measured(monkeypatch: pytest.MonkeyPatch)
     assert all(value > 0 for value in found.values())
 
 
-@pytest.mark.skipif(
-    "transport" not in inspect.signature(pyccl.connect).parameters,
-    reason="pyccl.connect has no transport",
-)
 def test_a_small_run(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     names = "all_reduce,barrier"
