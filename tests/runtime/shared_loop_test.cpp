@@ -3,7 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <new>
+#include <thread>
 
 using namespace pyccl;
 using namespace pyccl::runtime;
@@ -22,4 +25,20 @@ TEST_CASE("a driver that an exception takes out of the loop leaves it to the nex
   fails = false;
   CHECK(loop.drive([&] { return turns == 3; }, 1s));
   CHECK(turns == 3);
+}
+
+TEST_CASE("turns of the loop's own thread are not driven") {
+  Reactor reactor;
+  std::atomic<int> own{0};
+  std::atomic<int> driven_turns{0};
+  SharedLoop loop(reactor, {[&](Time until, bool driven) {
+                              ++(driven ? driven_turns : own);
+                              reactor.run_once(std::min(until, reactor.update_time() + 1ms));
+                            },
+                            [] { return false; }});
+  std::thread thread([&] { loop.run([] {}); });
+  while (own.load() < 3) std::this_thread::yield();
+  CHECK(driven_turns.load() == 0);
+  loop.stop();
+  thread.join();
 }
