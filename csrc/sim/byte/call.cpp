@@ -154,6 +154,40 @@ std::uint64_t ByteCall::amounts(std::size_t array, Rank from, Rank upto) const {
   return sum;
 }
 
+bool ByteCall::agrees_with(const ByteCall& other) const {
+  if (shape_.kind != other.shape_.kind || shape_.op != other.shape_.op ||
+      root() != other.root() || shape_.arrays.size() != other.shape_.arrays.size()) {
+    return false;
+  }
+  for (std::size_t i = 0; i < shape_.arrays.size(); ++i) {
+    if (!agrees_with(other, i)) return false;
+  }
+  return true;
+}
+
+bool ByteCall::agrees_with(const ByteCall& other, std::size_t array) const {
+  const CallShape::Part& part = shape_.arrays[array];
+  const CallShape::Part& its = other.shape_.arrays[array];
+  if (part.dtype != its.dtype) return false;
+  // Even shares may be those of another view, whose operation went on in this one.
+  if (shape_.uneven == 0 && other.shape_.uneven == 0) return part.count == its.count;
+  const auto same = [&](Rank from, Rank to) {
+    return amount(array, from, to) == other.amount(array, from, to);
+  };
+  switch (shape_.kind) {
+    case Kind::all_to_all: return same(self_, other.self_) && same(other.self_, self_);
+    case Kind::all_gather:
+    case Kind::gather:
+    case Kind::reduce_scatter:
+    case Kind::scatter:
+      for (Rank rank = 0; rank < world(); ++rank) {
+        if (!same(0, rank)) return false;
+      }
+      return world() == other.world();
+    default: return part.count == its.count;
+  }
+}
+
 ByteCall::Memory ByteCall::lay_out(std::size_t array) const {
   const std::size_t size = kernels::size_of(shape_.arrays[array].dtype);
   const bool is_root = root() == peers_[static_cast<std::size_t>(self_)];

@@ -55,6 +55,9 @@ class ByteCall {
   const CallShape& shape() const { return shape_; }
   PeerId root() const;
   double weight() const { return weight_; }
+  // Both ask for the same, as far as either can tell: of counts that differ by rank, some other
+  // shape may come to the same shares.
+  bool agrees_with(const ByteCall& other) const;
   bool guards_intact();
   // All that went in, and so also what lies in place.
   bool inputs_hold_inputs() const;
@@ -87,6 +90,7 @@ class ByteCall {
   Bytes input_of(std::size_t array) const;
   Bytes piece_of(std::size_t array, std::uint64_t begin, std::uint64_t count) const;
   bool holds_input(std::size_t array) const;
+  bool agrees_with(const ByteCall& other, std::size_t array) const;
   static Bytes reduced(const std::vector<const ByteCall*>& calls, std::size_t array,
                        std::uint64_t begin, std::uint64_t count);
 
