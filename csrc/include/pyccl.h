@@ -116,6 +116,27 @@ typedef enum pyccl_algorithm {
 } pyccl_algorithm;
 #define PYCCL_ALGORITHM_COUNT 8
 
+/* How numbers travel that are sent with fewer bits: csrc/kernels/quantize.hpp says what each does to
+ * a number, and how far it may be off. */
+typedef enum pyccl_codec {
+  PYCCL_CODEC_NONE = 0,
+  PYCCL_CODEC_INT8 = 1,        /* -127..127 times the step */
+  PYCCL_CODEC_INT8_MINMAX = 2, /* the least number plus 0..255 times the step */
+  PYCCL_CODEC_INT4 = 3,        /* -7..7 times the step */
+  PYCCL_CODEC_INT4_MINMAX = 4, /* the least number plus 0..15 times the step */
+  PYCCL_CODEC_FP8_E4M3 = 5,
+  PYCCL_CODEC_FP8_E5M2 = 6,
+  PYCCL_CODEC_FP4_E3M0 = 7,
+  PYCCL_CODEC_FP4_E2M1 = 8
+} pyccl_codec;
+#define PYCCL_CODEC_COUNT 9
+
+typedef enum pyccl_rounding {
+  PYCCL_ROUNDING_NEAREST = 0,   /* of two equally near the one with the even code */
+  PYCCL_ROUNDING_STOCHASTIC = 1 /* up or down by chance, right on average */
+} pyccl_rounding;
+#define PYCCL_ROUNDING_COUNT 2
+
 typedef enum pyccl_log_level {
   PYCCL_LOG_DEBUG = 0,
   PYCCL_LOG_INFO = 1,
