@@ -14,17 +14,6 @@
 namespace pyccl::kernels {
 namespace {
 
-// Which NaN an addition returns depends on the processor and on how the compiler orders the
-// operands; so none of them leaves a fold.
-template <class Scalar, class Vector>
-PYCCL_INLINE Vector canonical(Vector value) {
-  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-  using BitLanes = Lanes<Bits, sizeof(Vector) / sizeof(Scalar)>;
-  constexpr Bits quiet_nan = sizeof(Scalar) == 4 ? Bits{f32_quiet_nan} : Bits(0x7ff8ull << 48);
-  const Vector nan = bits_as<Vector>(BitLanes{} + quiet_nan);
-  return value == value ? value : nan;
-}
-
 // Elements that are reduced as they are stored.
 template <class T>
 struct Plain {
@@ -315,8 +304,7 @@ constexpr void fill_integer(FoldFunction (&row)[PYCCL_REDOP_COUNT]) {
   row[PYCCL_BXOR] = &fold_plain<Unsigned, Xor>;
 }
 
-constexpr Target make_target(std::string_view name) {
-  Target target{name, {}};
+constexpr void fill_folds(Target& target) {
   fill_floating<Plain<float>>(target.fold[PYCCL_F32]);
   fill_floating<Plain<double>, std::uint64_t>(target.fold[PYCCL_F64]);
   fill_floating<Half>(target.fold[PYCCL_F16]);
@@ -329,7 +317,6 @@ constexpr Target make_target(std::string_view name) {
   fill_integer<std::uint16_t>(target.fold[PYCCL_U16]);
   fill_integer<std::uint32_t>(target.fold[PYCCL_U32]);
   fill_integer<std::uint64_t>(target.fold[PYCCL_U64]);
-  return target;
 }
 
 }  // namespace

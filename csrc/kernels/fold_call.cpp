@@ -1,58 +1,14 @@
-// The frame around every fold, and the floating-point mode that all ranks must share.
+// The frame around every fold.
 #include "kernels/fold_call.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 
 #include "base/assert.hpp"
-
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
+#include "kernels/floating_mode.hpp"
 
 namespace pyccl::kernels {
 namespace {
-
-// A library built with -ffast-math switches subnormals off in the thread that loads it, and threads
-// inherit that mode: without this guard one rank's imports would decide about its results.
-class FloatingMode {
- public:
-  FloatingMode() : saved_(read()) {
-    if ((saved_ & ~flags) != standard) write(standard);
-  }
-  ~FloatingMode() {
-    if ((saved_ & ~flags) != standard) write(saved_);
-  }
-  FloatingMode(const FloatingMode&) = delete;
-  FloatingMode& operator=(const FloatingMode&) = delete;
-
- private:
-#if defined(__SSE__)
-  using Word = std::uint32_t;
-  static constexpr Word standard = 0x1f80;  // nearest even, subnormals kept, no traps
-  static constexpr Word flags = 0x3f;       // what happened so far; no part of the mode
-  static Word read() { return _mm_getcsr(); }
-  static void write(Word word) { _mm_setcsr(word); }
-#elif defined(__aarch64__)
-  using Word = std::uint64_t;
-  static constexpr Word standard = 0;
-  static constexpr Word flags = 0;
-  static Word read() {
-    Word word;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(word));
-    return word;
-  }
-  static void write(Word word) { __asm__ volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
-#else
-  using Word = std::uint32_t;
-  static constexpr Word standard = 0;
-  static constexpr Word flags = 0;
-  static Word read() { return standard; }
-  static void write(Word) {}
-#endif
-  Word saved_;
-};
 
 // Multiplying by 2^-k rounds like dividing by 2^k; the bound keeps 2^-k normal in f32.
 bool is_small_power_of_two(double value) {

@@ -14,8 +14,6 @@
 namespace pyccl::kernels {
 namespace {
 
-inline constexpr std::uint32_t f32_quiet_nan = 0x7fc00000;
-
 PYCCL_INLINE float widen_half(std::uint16_t half) {
   const std::uint32_t sign = (half & 0x8000u) << 16;
   const std::uint32_t magnitude = half & 0x7fffu;

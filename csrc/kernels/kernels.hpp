@@ -64,10 +64,13 @@ struct FoldArguments {
 
 using FoldFunction = void (*)(const FoldArguments&);
 
+struct QuantizeBodies;  // quantize_call.hpp
+
 // One instruction set's kernels.
 struct Target {
   std::string_view name;                                    // "scalar", "avx2", "avx512", "neon"
   FoldFunction fold[PYCCL_DTYPE_COUNT][PYCCL_REDOP_COUNT];  // nullptr where the pair is refused
+  const QuantizeBodies* quantize;                           // what quantize.hpp calls
 };
 
 // All targets that this processor can run, the plainest first. The last one is the one to use.

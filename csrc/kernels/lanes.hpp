@@ -43,5 +43,18 @@ PYCCL_INLINE To bits_as(From from) {
   return to;
 }
 
+inline constexpr std::uint32_t f32_quiet_nan = 0x7fc00000;
+
+// Which NaN an addition returns depends on the processor and on how the compiler orders the
+// operands; so none of them leaves a kernel.
+template <class Scalar, class Vector>
+PYCCL_INLINE Vector canonical(Vector value) {
+  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
+  using BitLanes = Lanes<Bits, sizeof(Vector) / sizeof(Scalar)>;
+  constexpr Bits quiet_nan = sizeof(Scalar) == 4 ? Bits{f32_quiet_nan} : Bits(0x7ff8ull << 48);
+  const Vector nan = bits_as<Vector>(BitLanes{} + quiet_nan);
+  return value == value ? value : nan;
+}
+
 }  // namespace
 }  // namespace pyccl::kernels

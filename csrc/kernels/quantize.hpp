@@ -106,7 +106,7 @@ struct EncodeArguments {
   std::byte* rounded = nullptr;
   DataType rounded_dtype = DataType::f32;
 };
-float encode(const EncodeArguments&);
+float encode(const EncodeArguments&, const Target& = best_target());
 
 struct DecodeArguments {
   const std::byte* source = nullptr;
@@ -115,7 +115,7 @@ struct DecodeArguments {
   std::byte* destination = nullptr;
   DataType dtype = DataType::f32;
 };
-float decode(const DecodeArguments&);
+float decode(const DecodeArguments&, const Target& = best_target());
 
 // sum[i] += weight * value[i], rounded after each, or without the first addition: sum[i] = ...
 struct AccumulateArguments {
@@ -126,10 +126,12 @@ struct AccumulateArguments {
   float weight = 1.0f;
   bool first = false;
 };
-float accumulate(const AccumulateArguments&);
+float accumulate(const AccumulateArguments&, const Target& = best_target());
 
-// Between f32 and `dtype`, as above; of any length and alignment.
-void widen(const std::byte* source, DataType dtype, std::size_t count, float* destination);
-void narrow(const float* source, std::size_t count, std::byte* destination, DataType dtype);
+// Between f32 and `dtype`, as above; of any length and alignment. A NaN becomes the canonical one.
+void widen(const std::byte* source, DataType dtype, std::size_t count, float* destination,
+           const Target& = best_target());
+void narrow(const float* source, std::size_t count, std::byte* destination, DataType dtype,
+            const Target& = best_target());
 
 }  // namespace pyccl::kernels

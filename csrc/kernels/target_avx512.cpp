@@ -2,7 +2,7 @@
 #if defined(__x86_64__)
 
 #define PYCCL_VECTOR_BYTES 64
-#include "kernels/fold_body.hpp"
+#include "kernels/target_body.hpp"
 #include "kernels/targets.hpp"
 
 namespace pyccl::kernels {

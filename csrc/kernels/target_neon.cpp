@@ -2,7 +2,7 @@
 #if defined(__aarch64__)
 
 #define PYCCL_VECTOR_BYTES 16
-#include "kernels/fold_body.hpp"
+#include "kernels/target_body.hpp"
 #include "kernels/targets.hpp"
 
 namespace pyccl::kernels {

@@ -1,0 +1,242 @@
+// The scale of a block: how it is found, how it lies on the wire, and how numbers are brought into
+// its units and back.
+#pragma once
+
+#include "kernels/quantize_codecs.hpp"
+
+namespace pyccl::kernels {
+namespace {
+
+inline constexpr std::uint32_t infinity_bits = 0x7f800000;
+inline constexpr float f32_max = 0x1.fffffep127f;
+
+struct BlockScale {
+  float scale = 0;
+  float least = 0;         // of min-max codecs
+  bool is_number = false;  // else the whole block is NaN
+};
+
+PYCCL_INLINE bool is_finite(float value) {
+  return (bits_as<std::uint32_t>(value) & 0x7fffffffu) < infinity_bits;
+}
+
+template <class Codec>
+PYCCL_INLINE std::size_t scale_bytes(bool brain) {
+  return (brain ? 2 : 4) * (Codec::minmax ? 2 : 1);
+}
+
+PYCCL_INLINE void write_scale(std::byte* to, float value, bool brain) {
+  const auto bits = bits_as<std::uint32_t>(value);
+  const auto upper = static_cast<std::uint16_t>(bits >> 16);
+  if (brain) {
+    std::memcpy(to, &upper, sizeof(upper));
+  } else {
+    std::memcpy(to, &bits, sizeof(bits));
+  }
+}
+
+PYCCL_INLINE float read_scale(const std::byte* from, bool brain) {
+  std::uint32_t bits = 0;
+  std::uint16_t upper = 0;
+  if (brain) {
+    std::memcpy(&upper, from, sizeof(upper));
+    bits = static_cast<std::uint32_t>(upper) << 16;
+  } else {
+    std::memcpy(&bits, from, sizeof(bits));
+  }
+  return bits_as<float>(bits);
+}
+
+// Gives where the codes begin.
+template <class Codec>
+PYCCL_INLINE std::byte* write_scales(std::byte* wire, const BlockScale& scale, bool brain) {
+  const float first = scale.is_number ? scale.scale : bits_as<float>(f32_quiet_nan);
+  write_scale(wire, first, brain);
+  if constexpr (Codec::minmax) write_scale(wire + (brain ? 2 : 4), scale.least, brain);
+  return wire + scale_bytes<Codec>(brain);
+}
+
+template <class Codec>
+PYCCL_INLINE BlockScale read_scales(const std::byte* wire, bool brain) {
+  BlockScale scale;
+  scale.scale = read_scale(wire, brain);
+  if constexpr (Codec::minmax) scale.least = read_scale(wire + (brain ? 2 : 4), brain);
+  scale.is_number = is_finite(scale.scale) && is_finite(scale.least);
+  return scale;
+}
+
+template <class T, std::size_t n, class Combine>
+PYCCL_INLINE T fold_lanes(Lanes<T, n> value, Combine combine) {
+  if constexpr (n == 1) {
+    return value;
+  } else if constexpr (n == 4) {
+    T lane[4];
+    std::memcpy(lane, &value, sizeof(lane));
+    return combine(combine(lane[0], lane[1]), combine(lane[2], lane[3]));
+  } else {
+    struct Halves {
+      Lanes<T, n / 2> lower;
+      Lanes<T, n / 2> upper;
+    };
+    const auto halves = bits_as<Halves>(value);
+    return fold_lanes<T, n / 2>(combine(halves.lower, halves.upper), combine);
+  }
+}
+
+template <class T, class Combine>
+PYCCL_INLINE T fold_chunk(const Chunk<Lanes<T, lanes>>& chunk, Combine combine) {
+  auto all = chunk.part[0];
+  for (std::size_t i = 1; i < parts; ++i) all = combine(all, chunk.part[i]);
+  return fold_lanes<T, lanes>(all, combine);
+}
+
+struct Smaller {
+  template <class V>
+  PYCCL_INLINE V operator()(V a, V b) const {
+    return a < b ? a : b;
+  }
+};
+
+struct Larger {
+  template <class V>
+  PYCCL_INLINE V operator()(V a, V b) const {
+    return a > b ? a : b;
+  }
+};
+
+// The bits of magnitudes are in the order of the magnitudes, infinity and NaN above all numbers.
+PYCCL_INLINE Ints magnitude_of(Floats number) { return bits_as<Ints>(number) & 0x7fffffff; }
+
+struct Extremes {
+  float magnitude;  // of minmax only whether it is finite matters
+  float least;
+  float greatest;
+};
+
+template <bool minmax>
+PYCCL_INLINE Extremes find_extremes(const float* numbers, std::size_t block) {
+  Chunk<Ints> magnitude{};
+  Chunk<Floats> least = load_numbers(numbers);
+  Chunk<Floats> greatest = least;
+  for (std::size_t at = 0; at < block; at += chunk_elements) {
+    const Chunk<Floats> chunk = load_numbers(numbers + at);
+    for (std::size_t i = 0; i < parts; ++i) {
+      magnitude.part[i] = Larger{}(magnitude.part[i], magnitude_of(chunk.part[i]));
+      if constexpr (minmax) {
+        least.part[i] = Smaller{}(least.part[i], chunk.part[i]);
+        greatest.part[i] = Larger{}(greatest.part[i], chunk.part[i]);
+      }
+    }
+  }
+  Extremes extremes{bits_as<float>(fold_chunk<std::int32_t>(magnitude, Larger{})), 0, 0};
+  if constexpr (minmax) {
+    // Which of two zeros comes out depends on the order; the addition leaves +0.
+    extremes.least = fold_chunk<float>(least, Smaller{}) + 0.0f;
+    extremes.greatest = fold_chunk<float>(greatest, Larger{}) + 0.0f;
+  }
+  return extremes;
+}
+
+// Up, as far as the magnitude goes; past the largest number that is infinity.
+PYCCL_INLINE float brain_away_from_zero(float value) {
+  return bits_as<float>((bits_as<std::uint32_t>(value) + 0xffffu) & 0xffff0000u);
+}
+
+PYCCL_INLINE float brain_below(float value) {
+  const auto bits = bits_as<std::uint32_t>(value);
+  if (bits >> 31 == 0) return bits_as<float>(bits & 0xffff0000u);
+  const float rounded = brain_away_from_zero(value);
+  return is_finite(rounded) ? rounded : bits_as<float>(0xff7f0000u);
+}
+
+// The least scale by which `largest` codes reach as far as `distance`.
+PYCCL_INLINE float reaching(float distance, float largest) {
+  const float scale = distance / largest;
+  if (scale * largest >= distance) return scale;
+  return bits_as<float>(bits_as<std::uint32_t>(scale) + 1);
+}
+
+// The largest scale, among those whose bits are multiples of `step`, by which the largest code
+// stays finite. Products are exact in double; from `infinite` on, f32 rounds to infinity.
+constexpr float scale_max(double largest, std::uint32_t step) {
+  constexpr double infinite = 0x1p128 - 0x1p103;
+  const auto first = static_cast<float>(f32_max / largest);
+  std::uint32_t bits = __builtin_bit_cast(std::uint32_t, first) / step * step + step;
+  while (largest * static_cast<double>(__builtin_bit_cast(float, bits)) >= infinite) bits -= step;
+  return __builtin_bit_cast(float, bits);
+}
+
+template <class Codec>
+PYCCL_INLINE BlockScale symmetric_scale(const Extremes& extremes, bool brain) {
+  constexpr float plain_max = scale_max(Codec::largest, 1);
+  constexpr float brain_max = scale_max(Codec::largest, 0x10000);
+  float scale = reaching(extremes.magnitude, Codec::largest);
+  if (brain) scale = brain_away_from_zero(scale);
+  return {Smaller{}(scale, brain ? brain_max : plain_max), 0, true};
+}
+
+// The distance from the least to the greatest number may be infinite; that of their halves isn't.
+PYCCL_INLINE float half_if_far(float least, float greatest) {
+  return is_finite(greatest - least) ? 1.0f : 0.5f;
+}
+
+template <class Codec>
+PYCCL_INLINE BlockScale minmax_scale(const Extremes& extremes, bool brain, float& half) {
+  const float least = brain ? brain_below(extremes.least) : extremes.least;
+  half = half_if_far(least, extremes.greatest);
+  const float distance = extremes.greatest * half - least * half;
+  const float scale = reaching(distance, Codec::largest) / half;
+  return {brain ? brain_away_from_zero(scale) : scale, least, true};
+}
+
+// From numbers to units of the scale.
+template <class Codec>
+class Quotient {
+ public:
+  Quotient(const BlockScale& scale, float half)
+      : half_(half), least_(scale.least * half), divisor_(scale.scale * half) {
+    if (divisor_ == 0) divisor_ = 1;  // all numbers of the block give 0
+  }
+
+  PYCCL_INLINE Floats operator()(Floats number) const {
+    if constexpr (!Codec::minmax) return number / divisor_;
+    const Floats y = (number * half_ - least_) / divisor_;
+    return y > 0.0f ? y : Floats{};  // the least number may lie below the least bf16
+  }
+
+ private:
+  float half_;
+  float least_;
+  float divisor_;
+};
+
+// From codes to numbers.
+template <class Codec>
+class Value {
+ public:
+  explicit Value(const BlockScale& scale) {
+    // Far from zero a sum is formed of halves, which can't overflow.
+    const bool far = Codec::minmax && scale.scale >= 0x1p119f;
+    const float half = far ? 0.5f : 1.0f;
+    scale_ = scale.scale * half;
+    least_ = scale.least * half;
+    max_ = f32_max * half;
+    twice_ = far ? 2.0f : 1.0f;
+  }
+
+  PYCCL_INLINE Floats operator()(Words code) const {
+    const Floats product = Codec::value(code) * scale_;
+    if constexpr (!Codec::minmax) return product;
+    const Floats sum = least_ + product;
+    return (sum < max_ ? sum : Floats{} + max_) * twice_;
+  }
+
+ private:
+  float scale_;
+  float least_;
+  float max_;
+  float twice_;
+};
+
+}  // namespace
+}  // namespace pyccl::kernels

@@ -1,0 +1,19 @@
+// All kernels of one instruction set; what a target_*.cpp includes.
+#pragma once
+
+#include "kernels/fold_body.hpp"
+#include "kernels/quantize_body.hpp"
+
+namespace pyccl::kernels {
+namespace {
+
+constinit const QuantizeBodies quantize_bodies = make_quantize_bodies();
+
+constexpr Target make_target(std::string_view name) {
+  Target target{name, {}, &quantize_bodies};
+  fill_folds(target);
+  return target;
+}
+
+}  // namespace
+}  // namespace pyccl::kernels
