@@ -59,6 +59,9 @@ class Settings:
         algorithm: int,
         rank: int,
     ) -> None: ...
+    def quantize(
+        self, codec: int, block: int, scale: int, partial: int, rounding: int, seed: int, zstd: bool
+    ) -> None: ...
 
 @final
 class Subgroup:

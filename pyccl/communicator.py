@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from pyccl import _core, _events
 from pyccl.errors import ClosedError, OperationTimeout, PycclError
-from pyccl.operations import Shared, code, integer, seconds, text
+from pyccl.operations import Shared
+from pyccl.options import code, integer, seconds, text
 from pyccl.subgroup import Collectives
 from pyccl.work import Epoch, OperationInfo, Work
 

@@ -19,7 +19,7 @@ from pyccl.arrays import (
     with_rows,
 )
 from pyccl.errors import InvalidArgumentError
-from pyccl.operations import Algorithm, OnLoss, Operations, Result, settings_of
+from pyccl.operations import Algorithm, OnLoss, Operations, Quantized, Result, settings_of
 from pyccl.work import OperationInfo, Work
 
 
@@ -28,14 +28,16 @@ class Movements(Operations):
     def broadcast(
         self, x: ArrayLike, root: int = ..., *, out: ArrayLike | None = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[False] = ...,
     ) -> OperationInfo: ...  # fmt: skip
 
     @overload
     def broadcast(
         self, x: ArrayLike, root: int = ..., *, out: ArrayLike | None = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[True],
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[True],
     ) -> Work: ...  # fmt: skip
 
     def broadcast(
@@ -47,6 +49,7 @@ class Movements(Operations):
         algorithm: Algorithm | None = None,
         tag: int = 0,
         on_loss: OnLoss = "retry",
+        quantization: Quantized = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> OperationInfo | Work:
@@ -58,10 +61,14 @@ class Movements(Operations):
             members, whatever `on_loss` is.
         out: where the result goes, shaped like `x`; at the root it gets a copy.
         algorithm: "direct", "binomial" or "chain".
+        quantization: a Quantization, or the name of its codec, for floating point. The root's
+            numbers are rounded once, and all members get those, in the root's arrays too.
 
         The rest is as for all_reduce().
         """
-        settings = settings_of("broadcast", "sum", 1.0, tag, on_loss, algorithm, root)
+        settings = settings_of(
+            "broadcast", "sum", 1.0, tag, on_loss, algorithm, root, quantization=quantization
+        )
         arrays = paired(x, out, self._place()[1])
         ended: OperationInfo | Work = self._run(settings, arrays, timeout, async_op)
         return ended
@@ -70,14 +77,16 @@ class Movements(Operations):
     def all_gather(
         self, x: ArrayLike, *, out: ArrayLike | None = ..., counts: Any = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss | None = ...,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[False] = ...,
     ) -> Result: ...  # fmt: skip
 
     @overload
     def all_gather(
         self, x: ArrayLike, *, out: ArrayLike | None = ..., counts: Any = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss | None = ...,
-        timeout: float | None = ..., async_op: Literal[True],
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[True],
     ) -> Work[Result]: ...  # fmt: skip
 
     def all_gather(
@@ -89,6 +98,7 @@ class Movements(Operations):
         algorithm: Algorithm | None = None,
         tag: int = 0,
         on_loss: OnLoss | None = None,
+        quantization: Quantized = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> Result | Work[Result]:
@@ -105,13 +115,17 @@ class Movements(Operations):
             there are members in the view that committed it; "raise" with `out` or `counts`. With
             `out` and "retry" the rows of members that were lost keep any content, behind the
             others (Work.info().members says how many those are).
+        quantization: a Quantization, or the name of its codec, for floating point. Each rank's
+            numbers are rounded once; its own share in the result is rounded like the others.
 
         Returns `out`, or a new numpy array of shape (world_size, *x.shape), with `counts`
         (sum(counts), *x.shape[1:]); for a list a list of such. The rest is as for all_reduce().
         """
         if on_loss is None:
             on_loss = "retry" if out is None and counts is None else "raise"
-        settings = settings_of("all_gather", "sum", 1.0, tag, on_loss, algorithm)
+        settings = settings_of(
+            "all_gather", "sum", 1.0, tag, on_loss, algorithm, quantization=quantization
+        )
         world = self._place()[1]
         if counts is not None:
             by_rank = rows(counts, "counts")

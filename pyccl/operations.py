@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pyccl import _core
 from pyccl.errors import ClosedError, InvalidArgumentError
+from pyccl.options import code, integer, rank_of, seconds
+from pyccl.quantization import Quantization
 from pyccl.work import HintKeeper, OperationInfo, Work
 
 ReduceOp = Literal["sum", "avg", "prod", "min", "max", "band", "bor", "bxor"]
@@ -18,11 +20,11 @@ Algorithm = Literal[
     "chain",
 ]  # fmt: skip
 OnLoss = Literal["retry", "raise"]
+Quantized = Quantization | str | None
 Result = Any
 """A numpy array, or what was given as `out`; for a list of arrays a list of such."""
 
 _TAG_MAX = 0xFFFFFFFF
-_RANK_MAX = 0x7FFFFFFF
 
 
 class Shared(HintKeeper):
@@ -80,11 +82,12 @@ class Operations:
         arrays: _core.Arrays,
         timeout: float | None,
         async_op: bool,
+        quantization: Quantized = None,
     ) -> Any:
         shared = self._shared
         if shared.closed:
             raise _closed()
-        settings = settings_of("send", "sum", 1.0, tag, "raise")
+        settings = settings_of("send", "sum", 1.0, tag, "raise", quantization=quantization)
         limit = shared.timeout if timeout is None else seconds(timeout, "timeout")
         core = shared.core.call_pair(
             arrays, settings, _core.pair_roles[role], other, self._subgroup, limit, not async_op
@@ -101,10 +104,11 @@ def settings_of(
     on_loss: str = "retry",
     algorithm: str | None = None,
     root: int | None = None,
+    quantization: Quantized = None,
 ) -> _core.Settings:
     """The options of a call as the core wants them, checked."""
     try:
-        return _settings(collective, op, weight, tag, on_loss, algorithm, root)
+        return _settings(collective, op, weight, tag, on_loss, algorithm, root, quantization)
     except TypeError as error:  # can't be hashed
         raise InvalidArgumentError(
             f"an option of {collective} is no plain value: {error}"
@@ -120,10 +124,11 @@ def _settings(
     on_loss: str,
     algorithm: str | None,
     root: int | None,
+    quantization: Quantized,
 ) -> _core.Settings:
     if not (isinstance(weight, numbers.Real) and 0 <= weight < math.inf):
         raise InvalidArgumentError(f"weight is {weight!r}, but must be a finite number >= 0")
-    return _core.Settings(
+    settings = _core.Settings(
         collective=_core.collectives[collective],
         op=code(_core.reduce_ops, op, "op"),
         weight=float(weight),
@@ -132,38 +137,18 @@ def _settings(
         algorithm=code(_core.algorithms, algorithm or "auto", "algorithm"),
         rank=-1 if root is None else rank_of(root, "root"),
     )
+    if (meant := Quantization.of(quantization)) is not None:
+        settings.quantize(
+            codec=_core.codecs[meant.codec],
+            block=meant.block,
+            scale=_core.dtypes[meant.scale],
+            partial=_core.dtypes[meant.partial],
+            rounding=_core.roundings[meant.rounding],
+            seed=meant.seed,
+            zstd=meant.lossless == "zstd",
+        )
+    return settings
 
 
 def _closed() -> ClosedError:
     return ClosedError("the communicator was closed; connect() gives a new one")
-
-
-def code(codes: dict[str, int], name: object, what: str) -> int:
-    if not isinstance(name, str) or name not in codes:
-        raise InvalidArgumentError(f"{what} is {name!r}, but must be one of {', '.join(codes)}")
-    return codes[name]
-
-
-def text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be a text")
-    return value
-
-
-def integer(value: object, what: str, low: int, high: int) -> int:
-    if not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be from {low} to {high}")
-    return int(value)
-
-
-def rank_of(value: object, what: str) -> int:
-    """Whether there is such a rank shows at the operation, for that depends on the view."""
-    if not isinstance(value, numbers.Integral) or not 0 <= int(value) <= _RANK_MAX:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be a rank from 0")
-    return int(value)
-
-
-def seconds(value: object, what: str) -> float:
-    if not isinstance(value, numbers.Real) or not float(value) > 0:
-        raise InvalidArgumentError(f"{what} is {value!r}, but must be seconds above 0")
-    return float(value)

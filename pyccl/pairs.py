@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, overload
 
 from pyccl.arrays import ArrayLike, paired, read_only, written_only
-from pyccl.operations import Operations, rank_of
+from pyccl.operations import Operations, Quantized
+from pyccl.options import rank_of
 from pyccl.work import OperationInfo, Work
 
 
@@ -80,13 +81,15 @@ class Pairs(Operations):
     @overload
     def exchange(
         self, x: ArrayLike, out: ArrayLike | None, peer: int = ..., tag: int = ..., *,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[False] = ...,
     ) -> OperationInfo: ...  # fmt: skip
 
     @overload
     def exchange(
         self, x: ArrayLike, out: ArrayLike | None, peer: int = ..., tag: int = ..., *,
-        timeout: float | None = ..., async_op: Literal[True],
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[True],
     ) -> Work: ...  # fmt: skip
 
     def exchange(
@@ -96,16 +99,22 @@ class Pairs(Operations):
         peer: int = 1,
         tag: int = 0,
         *,
+        quantization: Quantized = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> OperationInfo | Work:
         """Swaps arrays with the member that has rank `peer` at present: `out` becomes its `x`.
 
         Both sides name each other, with the same types and sizes; with the own rank it copies. With
-        None for `out` the other's replaces `x`. Errors are as for send(); after one `x` holds what
+        None for `out` the other's replaces `x`.
+
+        quantization: a Quantization, or the name of its codec, for floating point; the same on both
+            sides. What `out` gets is rounded once.
+
+        Errors are as for send(); after one `x` holds what
         it held before.
         """
         ended: OperationInfo | Work = self._run_pair(
-            "exchange", rank_of(peer, "peer"), tag, paired(x, out), timeout, async_op
+            "exchange", rank_of(peer, "peer"), tag, paired(x, out), timeout, async_op, quantization
         )
         return ended

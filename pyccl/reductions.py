@@ -9,6 +9,7 @@ from pyccl.operations import (
     Algorithm,
     OnLoss,
     Operations,
+    Quantized,
     ReduceOp,
     Result,
     settings_of,
@@ -21,14 +22,16 @@ class Reductions(Operations):
     def all_reduce(
         self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[False] = ...,
     ) -> OperationInfo: ...  # fmt: skip
 
     @overload
     def all_reduce(
         self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
         algorithm: Algorithm | None = ..., tag: int = ..., on_loss: OnLoss = ...,
-        timeout: float | None = ..., async_op: Literal[True],
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[True],
     ) -> Work: ...  # fmt: skip
 
     def all_reduce(
@@ -41,6 +44,7 @@ class Reductions(Operations):
         algorithm: Algorithm | None = None,
         tag: int = 0,
         on_loss: OnLoss = "retry",
+        quantization: Quantized = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> OperationInfo | Work:
@@ -62,6 +66,12 @@ class Reductions(Operations):
         tag: operations of one tag are matched by their order; different tags are independent.
         on_loss: what the survivors of a lost peer do: "retry" begins again among them, "raise"
             raises PeerLostError on all of them.
+        quantization: a Quantization, or the name of its codec, for sum and avg of floating point:
+            numbers travel in fewer bits, and still all members hold the same bits afterwards.
+            By "direct", which is then the default, each contribution is rounded once, their sum in
+            f32 once more, however many members there are. By "ring" sums travel unrounded
+            (Quantization.partial), and the result is rounded once. A member that is alone rounds
+            nothing.
         timeout: seconds; by default the communicator's `operation_timeout`.
         async_op: returns a Work at once. The arrays belong to the operation until it has ended.
 
@@ -71,7 +81,9 @@ class Reductions(Operations):
         the coordinator's decision and it stays away, the outcome is unknown: the communicator ends
         with CoordinatorUnavailableError.
         """
-        settings = settings_of("all_reduce", op, weight, tag, on_loss, algorithm)
+        settings = settings_of(
+            "all_reduce", op, weight, tag, on_loss, algorithm, quantization=quantization
+        )
         ended: OperationInfo | Work = self._run(settings, paired(x, out), timeout, async_op)
         return ended
 
@@ -125,14 +137,16 @@ class Reductions(Operations):
     def reduce_scatter(
         self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
         counts: Any = ..., algorithm: Algorithm | None = ..., tag: int = ...,
-        timeout: float | None = ..., async_op: Literal[False] = ...,
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[False] = ...,
     ) -> Result: ...  # fmt: skip
 
     @overload
     def reduce_scatter(
         self, x: ArrayLike, *, op: ReduceOp = ..., weight: float = ..., out: ArrayLike | None = ...,
         counts: Any = ..., algorithm: Algorithm | None = ..., tag: int = ...,
-        timeout: float | None = ..., async_op: Literal[True],
+        quantization: Quantized = ..., timeout: float | None = ...,
+        async_op: Literal[True],
     ) -> Work[Result]: ...  # fmt: skip
 
     def reduce_scatter(
@@ -145,6 +159,7 @@ class Reductions(Operations):
         counts: Any = None,
         algorithm: Algorithm | None = None,
         tag: int = 0,
+        quantization: Quantized = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> Result | Work[Result]:
@@ -156,6 +171,8 @@ class Reductions(Operations):
         counts: how many rows of a single `x` each rank gets, instead of equally many; the same on
             all members.
         algorithm: "ring" or "direct".
+        quantization: as for all_reduce(), by "direct" only; each contribution is rounded once, and
+            their sum is not.
 
         Returns the share: `out`, or a new numpy array. Of an `x` of shape (world_size, *s) with two
         dimensions or more it has shape s, of any other (rows // world_size, *s), with `counts`
@@ -165,7 +182,9 @@ class Reductions(Operations):
         can't be divided among the members are an InvalidArgumentError on all of them. The rest is
         as for all_reduce().
         """
-        settings = settings_of("reduce_scatter", op, weight, tag, "raise", algorithm)
+        settings = settings_of(
+            "reduce_scatter", op, weight, tag, "raise", algorithm, quantization=quantization
+        )
         rank, world = self._place()
         if counts is None:
             arrays, result = apart(x, out, world, part(world))

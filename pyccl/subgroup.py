@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pyccl import _core
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
 from pyccl.movements import Movements
-from pyccl.operations import Shared, rank_of
+from pyccl.operations import Shared
+from pyccl.options import rank_of
 from pyccl.pairs import Pairs
 from pyccl.reductions import Reductions
 

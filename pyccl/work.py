@@ -41,6 +41,13 @@ class OperationInfo(NamedTuple):
     """Of the contributors; what `avg` divided by."""
     peers_pending: bool
     """Joiners waited when the operation was committed; see Communicator.peers_pending."""
+    wire_ratio: float
+    """`bytes_sent`, to what it would have been without quantization; else 1."""
+    bytes_packed: int
+    """What of `bytes_sent` zstd has compressed; 0 where that did not pay."""
+    quantization_step: float
+    """The largest distance of neighbouring values in the quantized blocks that this peer has made
+    or read; else 0."""
 
 
 if TYPE_CHECKING:

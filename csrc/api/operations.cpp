@@ -49,6 +49,26 @@ bool has_root(Kind kind) {
          kind == Kind::scatter;
 }
 
+// Whether they go together is checked further in.
+Status take_quantization(const pyccl_quantization& given, pyccl::engine::Quantization& made) {
+  const int codec = number_of(given.codec);
+  const int rounding = number_of(given.rounding);
+  const int scale = number_of(given.scale);
+  const int partial = number_of(given.partial);
+  if (!within(codec, PYCCL_CODEC_COUNT)) return invalid("unknown codec " + std::to_string(codec));
+  if (codec == PYCCL_CODEC_NONE) return {};
+  if (!within(rounding, PYCCL_ROUNDING_COUNT)) return invalid("unknown rounding");
+  if (!within(scale, PYCCL_DTYPE_COUNT)) return invalid("unknown dtype of scales");
+  if (!within(partial, PYCCL_DTYPE_COUNT)) return invalid("unknown dtype of partial sums");
+  made.format = {static_cast<pyccl::kernels::Codec>(codec), given.block,
+                 static_cast<pyccl::kernels::DataType>(scale)};
+  made.partial = static_cast<pyccl::kernels::DataType>(partial);
+  made.rounding = static_cast<pyccl::kernels::Rounding>(rounding);
+  made.seed = given.seed;
+  made.zstd = given.zstd != 0;
+  return {};
+}
+
 Status take_options(const pyccl_operation_options& given, Prepared& made) {
   pyccl::engine::Request& request = made.request;
   const int op = number_of(given.op);
@@ -68,7 +88,7 @@ Status take_options(const pyccl_operation_options& given, Prepared& made) {
   request.on_loss = on_loss == PYCCL_ON_LOSS_DEFAULT ? pyccl::engine::usual_on_loss(request.kind)
                                                      : static_cast<pyccl::engine::OnLoss>(on_loss);
   request.algorithm = static_cast<pyccl::collectives::Algorithm>(algorithm);
-  return {};
+  return take_quantization(given.quantization, request.quantization);
 }
 
 Status take_arrays(const pyccl_call& call, pyccl::engine::Request& request) {
@@ -157,7 +177,18 @@ Result<Prepared> prepare(const pyccl_communicator& handle, const pyccl_call& cal
 extern "C" {
 
 pyccl_operation_options pyccl_operation_options_default(void) {
-  return {PYCCL_SUM, 1.0, 0, PYCCL_ON_LOSS_DEFAULT, PYCCL_ALGORITHM_AUTO, -1.0};
+  return {PYCCL_SUM,
+          1.0,
+          0,
+          PYCCL_ON_LOSS_DEFAULT,
+          PYCCL_ALGORITHM_AUTO,
+          -1.0,
+          pyccl_quantization_of(PYCCL_CODEC_NONE)};
+}
+
+pyccl_quantization pyccl_quantization_of(pyccl_codec codec) {
+  constexpr std::uint32_t usual_block = 256;
+  return {codec, usual_block, PYCCL_F32, PYCCL_F32, PYCCL_ROUNDING_NEAREST, 0, 0};
 }
 
 pyccl_code pyccl_run(pyccl_communicator* communicator, const pyccl_call* call,

@@ -65,6 +65,9 @@ void fill(pyccl_operation_info& out, const engine::OperationInfo& info) {
   out.bytes_received = info.bytes_received;
   out.weight_sum = info.weight_sum;
   out.seconds = info.seconds;
+  out.wire_ratio = info.wire_ratio;
+  out.bytes_packed = info.bytes_packed;
+  out.quantization_step = static_cast<double>(info.quantization_step);
   // The rest is zero already, the end of the string included.
   info.algorithm.copy(out.algorithm, sizeof out.algorithm - 1);
 }

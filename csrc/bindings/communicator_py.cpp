@@ -30,6 +30,17 @@ struct Settings {
   int on_loss = 0;
   int algorithm = 0;
   Rank rank = -1;  // of the root
+  engine::Quantization quantization;
+
+  void quantize(int codec, std::uint32_t block, int scale, int partial, int rounding,
+                std::uint64_t seed, bool zstd) {
+    quantization = {
+        {static_cast<kernels::Codec>(codec), block, static_cast<kernels::DataType>(scale)},
+        static_cast<kernels::DataType>(partial),
+        static_cast<kernels::Rounding>(rounding),
+        seed,
+        zstd};
+  }
 
   void apply(engine::Request& request) const {
     request.kind = static_cast<collectives::Kind>(collective);
@@ -39,6 +50,7 @@ struct Settings {
     request.on_loss = static_cast<engine::OnLoss>(on_loss);
     request.algorithm = static_cast<collectives::Algorithm>(algorithm);
     request.root = rank;
+    request.quantization = quantization;
   }
 };
 
@@ -187,7 +199,9 @@ void register_communicator(py::module_& module) {
   py::class_<Settings>(module, "Settings")
       .def(py::init<int, int, double, std::uint32_t, int, int, Rank>(), py::arg("collective"),
            py::arg("op"), py::arg("weight"), py::arg("tag"), py::arg("on_loss"),
-           py::arg("algorithm"), py::arg("rank"));
+           py::arg("algorithm"), py::arg("rank"))
+      .def("quantize", &Settings::quantize, py::arg("codec"), py::arg("block"), py::arg("scale"),
+           py::arg("partial"), py::arg("rounding"), py::arg("seed"), py::arg("zstd"));
   py::class_<runtime::Subgroup>(module, "Subgroup")
       .def("rank", [](const runtime::Subgroup& subgroup) { return subgroup.rank; })
       .def("size", [](const runtime::Subgroup& subgroup) { return subgroup.members.size(); })

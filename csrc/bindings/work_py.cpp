@@ -39,7 +39,8 @@ py::object outcome(const OpenCall& call) {
   return py::make_tuple(
       failure, py::make_tuple(info.world_size, info.members, to_tuple(info.epoch), info.attempts,
                               info.bytes_sent, info.bytes_received, info.seconds, info.algorithm,
-                              info.weight_sum, info.peers_pending));
+                              info.weight_sum, info.peers_pending, info.wire_ratio,
+                              info.bytes_packed, info.quantization_step));
 }
 
 }  // namespace

@@ -122,12 +122,15 @@ class PartBuilder {
         self_(self),
         world_(static_cast<std::size_t>(world)),
         root_(request.root == self),
-        bytes_(kernels::size_of(dtype)) {
+        bytes_(kernels::size_of(dtype)),
+        block_(request.quantization.on() ? request.quantization.format.block : 1) {
     for (const Array& array : request.arrays) {
       if (array.dtype == dtype) arrays_.push_back(&array);
     }
     layout_.shape.world = world;
-    layout_.shape.element_bytes = bytes_;
+    layout_.shape.element_bytes =
+        block_ == 1 ? bytes_ : kernels::block_bytes(request.quantization.format);
+    layout_.inputs = layout_.results = RunList(block_ * bytes_);
     layout_.shape.root = std::max<Rank>(request.root, 0);
   }
 
@@ -145,8 +148,13 @@ class PartBuilder {
 
   void fill_shape() {
     collectives::Shape& shape = layout_.shape;
-    for (const Array* array : arrays_) shape.count += of(*array).share();
+    for (const Array* array : arrays_) shape.count += blocks(of(*array).share());
     const auto equal = [&] { return std::vector<std::uint64_t>(world_, shape.count); };
+    const auto uneven = [&] {
+      std::vector<std::uint64_t> shares = request_.shares;
+      for (std::uint64_t& share : shares) share = blocks(share);
+      return shares;
+    };
     const auto with = [&](std::uint64_t count) {
       std::vector<std::uint64_t> shares(world_);
       shares[1 - static_cast<std::size_t>(self_)] = count;
@@ -156,7 +164,7 @@ class PartBuilder {
       case Kind::all_gather:
       case Kind::gather:
       case Kind::reduce_scatter:
-      case Kind::scatter: shape.shares = request_.shares.empty() ? equal() : request_.shares; break;
+      case Kind::scatter: shape.shares = request_.shares.empty() ? equal() : uneven(); break;
       case Kind::all_to_all: {
         const std::vector<std::uint64_t> even(world_, shape.count / world_);
         shape.sends = request_.send_shares.empty() ? even : request_.send_shares;
@@ -171,6 +179,8 @@ class PartBuilder {
       default: break;
     }
   }
+
+  std::uint64_t blocks(std::uint64_t count) const { return (count + block_ - 1) / block_; }
 
   void add(RunList& list, const std::byte* memory, std::uint64_t begin, std::uint64_t count,
            bool joins) {
@@ -234,7 +244,8 @@ class PartBuilder {
       const bool gathers = request_.kind == Kind::all_gather || request_.kind == Kind::gather;
       const std::byte* own =
           array->output + each.begin_of(static_cast<std::uint64_t>(self_)) * bytes_;
-      if (gathers && array->input == own) continue;
+      // Quantized, the own share in the whole is rounded, too.
+      if (gathers && array->input == own && block_ == 1) continue;
       layout_.overlap = Overlap::deferred;
     }
   }
@@ -244,6 +255,7 @@ class PartBuilder {
   std::size_t world_;
   bool root_;
   std::uint64_t bytes_;
+  std::uint64_t block_;
   std::vector<const Array*> arrays_;
   PartLayout layout_;
 };

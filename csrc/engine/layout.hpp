@@ -33,7 +33,8 @@ struct PartLayout {
   Overlap overlap = Overlap::none;
 };
 
-// Of all arrays of one type; the request fits.
+// Of all arrays of one type; the request fits. Counts are of numbers, or of blocks of them where
+// payloads are quantized: each array's share for a rank begins a new one.
 PartLayout lay_out(const Request& request, kernels::DataType dtype, Rank self, Rank world);
 
 }  // namespace pyccl::engine

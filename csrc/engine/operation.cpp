@@ -39,6 +39,13 @@ std::uint32_t layout_of(const Request& request, bool is_root) {
   return std::max(sum, 1u);
 }
 
+// zstd makes about 400 MB/s of a core, beside which the data that it shortens leaves: it pays on
+// links that take less. Of those that nobody has measured yet we expect that.
+bool zstd_pays(const collectives::Links& links) {
+  constexpr std::uint32_t zstd_mb_per_s = 400;
+  return std::max(links.mesh_mb_per_s, links.ring_mb_per_s) < zstd_mb_per_s;
+}
+
 protocol::Collective collective_of(collectives::Kind kind) {
   using collectives::Kind;
   using protocol::Collective;
@@ -77,6 +84,7 @@ void Operation::describe(PeerId root, bool is_root, std::uint32_t segment_bytes_
   descriptor_.reduce_op =
       reduces(request_.kind) ? static_cast<std::uint8_t>(request_.op) : std::uint8_t{0};
   descriptor_.algorithm = static_cast<std::uint8_t>(request_.algorithm);
+  describe_quantization();
   descriptor_.on_loss = static_cast<protocol::OnLoss>(request_.on_loss);
   descriptor_.root = root ? request_.root : -1;
   descriptor_.root_peer = root;
@@ -100,6 +108,15 @@ void Operation::describe(PeerId root, bool is_root, std::uint32_t segment_bytes_
   }
   descriptor_.segment_bytes =
       descriptor_.uneven ? segment_bytes_max : segment_bytes_for(bytes, segment_bytes_max);
+}
+
+void Operation::describe_quantization() {
+  const Quantization& quantization = request_.quantization;
+  if (!quantization.on()) return;
+  descriptor_.codec = static_cast<std::uint8_t>(quantization.format.codec);
+  descriptor_.block = quantization.format.block;
+  descriptor_.scale_dtype = static_cast<std::uint8_t>(quantization.format.scale);
+  descriptor_.partial_dtype = static_cast<std::uint8_t>(quantization.partial);
 }
 
 Status Operation::begin(const Attempt& attempt) {
@@ -157,7 +174,8 @@ void Operation::reset(const Attempt& attempt) {
   for (std::size_t i = 0; i < peers_.size(); ++i) ranks_[peers_[i]] = static_cast<Rank>(i);
   posted_.assign(peers_.size(), false);
   contributors_ = {std::vector<double>(peers_.size(), 0.0), 0, 0.0};
-  bytes_sent_ = bytes_received_ = 0;
+  bytes_sent_ = bytes_received_ = plain_bytes_ = packed_bytes_ = 0;
+  largest_step_ = 0.0f;
   told_whole_ = false;
   running_ = true;
   self_rank_ = rank_of(attempt.self);
@@ -170,38 +188,87 @@ void Operation::run(const Attempt& attempt) {
   for (auto& part : parts_) part->start();
 }
 
+// Where quantized, the default is the algorithm that rounds a value twice, however many ranks there
+// are; the estimates of select.cpp know nothing of what a block costs on its way.
+ChosenProgram Operation::program_of(const PartMemory& part, collectives::Shape shape,
+                                    const Attempt& attempt) {
+  const Quantization& quantization = request_.quantization;
+  collectives::Algorithm algorithm = request_.algorithm;
+  std::uint64_t bytes = kernels::size_of(part.dtype());
+  if (quantization.on()) {
+    bytes = CodedData::sizes_of(quantization, part.dtype()).largest();
+    const bool open = algorithm == collectives::Algorithm::automatic;
+    if (open && reduces(request_.kind)) algorithm = collectives::Algorithm::direct;
+    // Alone, a segment's numbers are copied from array to array, of which there may be many.
+    if (shape.world == 1) bytes = descriptor_.segment_bytes;
+  }
+  const std::uint64_t elements = std::max<std::uint64_t>(descriptor_.segment_bytes / bytes, 1);
+  return pools_.programs.get({request_.kind, algorithm, self_rank_, std::move(shape), attempt.links,
+                              attempt.reach, elements});
+}
+
+PartData& Operation::data_of(PartMemory& part, CodedData::Extent extent, const Attempt& attempt) {
+  const Quantization& quantization = request_.quantization;
+  const std::uint64_t number_bytes = kernels::size_of(part.dtype());
+  if (quantization.on() && peers_.size() > 1) {
+    const bool compresses = quantization.zstd && zstd_pays(attempt.links);
+    coded_.push_back(std::make_unique<CodedData>(quantization, weight_, part, extent, pools_.memory,
+                                                 pools_.zstd, compresses));
+    return *coded_.back();
+  }
+  // Alone nothing travels, and so nothing is rounded.
+  const std::uint64_t block = quantization.on() ? quantization.format.block : 1;
+  PlainData& plain = parts_.back()->plain();
+  plain.begin(part, static_cast<kernels::ReduceOp>(descriptor_.reduce_op), weight_,
+              block * number_bytes);
+  return plain;
+}
+
 void Operation::run_part(std::size_t index, const Attempt& attempt) {
   PartMemory& part = memory_[index];
   const auto world = static_cast<Rank>(peers_.size());
   PartLayout layout = lay_out(request_, part.dtype(), self_rank_, world);
+  const Quantization& quantization = request_.quantization;
+  const bool coded = quantization.on();
   const std::uint64_t size = kernels::size_of(part.dtype());
-  const std::uint64_t elements = std::max<std::uint64_t>(descriptor_.segment_bytes / size, 1);
-  ChosenProgram chosen =
-      pools_.programs.get({request_.kind, request_.algorithm, self_rank_, std::move(layout.shape),
-                           attempt.links, attempt.reach, elements});
+  const auto sizes =
+      coded ? CodedData::sizes_of(quantization, part.dtype()) : CodedData::Sizes{size, size, size};
+  CodedData::Extent extent;
+  extent.inputs = layout.inputs.bytes() / sizes.memory;
+  extent.results = layout.results.bytes() / sizes.memory;
+  ChosenProgram chosen = program_of(part, std::move(layout.shape), attempt);
   algorithm_ = chosen.algorithm;
   const Program& program = *chosen.program;
+  extent.segment = program.segment_elements;
   // What was overwritten in place is still known there.
   const bool paired = layout.overlap == Overlap::paired;
   if (!paired || !part.laid_out()) {
     part.lay_out(std::move(layout.inputs), std::move(layout.results), layout.overlap,
-                 descriptor_.segment_bytes);
+                 descriptor_.segment_bytes, !coded);
   }
   Demand demand;
-  demand.partial_bytes = program.partial_count * size;
-  demand.partial_in_result = program.partial_in_result;
+  // Sums of blocks are no numbers of the arrays' type, and so don't lie among their results.
+  demand.partial_in_result = program.partial_in_result && !coded;
+  demand.partial_bytes = program.partial_count * sizes.partial;
   demand.snapshot = program.overwrites_unsent && world > 1;
   // Alone and without a factor the result is the input, so nothing needs to be kept.
   demand.keeps = world > 1 || weight_ != 1.0;
   part.begin(demand);
   const PartRunOptions options{static_cast<std::uint16_t>(index), weight_,
-                               static_cast<kernels::ReduceOp>(descriptor_.reduce_op)};
+                               reduces(request_.kind) && request_.op == kernels::ReduceOp::avg};
   parts_.push_back(pools_.runs.take());
-  parts_.back()->begin(options, std::move(chosen.program), part, contributors_, pools_.slots);
+  PartData& data = data_of(part, extent, attempt);
+  parts_.back()->begin(options, std::move(chosen.program), data, contributors_, pools_.slots);
 }
 
 void Operation::halt() {
   parts_.clear();
+  for (const auto& data : coded_) {
+    largest_step_ = std::max(largest_step_, data->largest_step());
+    plain_bytes_ += data->plain_bytes();
+    packed_bytes_ += data->packed_bytes();
+  }
+  coded_.clear();
   running_ = false;
 }
 
@@ -320,6 +387,11 @@ OperationInfo Operation::info(Time now, bool peers_pending) const {
   info.attempts = attempt_;
   info.bytes_sent = bytes_sent_;
   info.bytes_received = bytes_received_;
+  if (plain_bytes_ > 0) {
+    info.wire_ratio = static_cast<double>(bytes_sent_) / static_cast<double>(plain_bytes_);
+  }
+  info.bytes_packed = packed_bytes_;
+  info.quantization_step = largest_step_;
   info.weight_sum = contributors_.weight_sum;
   info.seconds = std::chrono::duration<double>(now - called_).count();
   info.algorithm = collectives::name_of(algorithm_);

@@ -9,6 +9,7 @@
 
 #include "base/memory.hpp"
 #include "collectives/select.hpp"
+#include "engine/coded_data.hpp"
 #include "engine/part_run.hpp"
 #include "engine/peer.hpp"
 #include "engine/program_cache.hpp"
@@ -22,6 +23,7 @@ struct Pools {
   MemoryPool memory;
   SlotPool slots;
   ProgramCache programs;
+  kernels::Zstd zstd;
   PartRunPool runs;
 };
 
@@ -83,13 +85,17 @@ class Operation {
 
   const std::vector<PeerId>& peers() const { return peers_; }
   bool running() const { return running_; }
+  // When no attempt runs any more.
   OperationInfo info(Time now, bool peers_pending) const;
 
  private:
   void describe(PeerId root, bool is_root, std::uint32_t segment_bytes_max);
+  void describe_quantization();
   void reset(const Attempt&);
   void run(const Attempt&);
   void run_part(std::size_t index, const Attempt&);
+  ChosenProgram program_of(const PartMemory&, collectives::Shape, const Attempt&);
+  PartData& data_of(PartMemory&, CodedData::Extent, const Attempt&);
   std::int32_t rank_of(PeerId) const;
 
   Ticket ticket_;
@@ -109,10 +115,14 @@ class Operation {
   Rank self_rank_ = 0;
   std::vector<bool> posted_;
   Contributors contributors_;
+  std::vector<std::unique_ptr<CodedData>> coded_;
   std::vector<PartRunPool::Handle> parts_;
   collectives::Algorithm algorithm_ = collectives::Algorithm::automatic;
   std::uint64_t bytes_sent_ = 0;
   std::uint64_t bytes_received_ = 0;
+  std::uint64_t plain_bytes_ = 0;  // what quantized data sent would have been without that
+  std::uint64_t packed_bytes_ = 0;
+  float largest_step_ = 0.0f;
 };
 
 }  // namespace pyccl::engine

@@ -14,11 +14,16 @@ namespace {
 
 constexpr std::uint64_t cached_bytes_max = 4 << 20;
 
+std::uint64_t gap_between(const Run& run, const Run& next) {
+  return next.begin - (run.begin + run.size);
+}
+
 }  // namespace
 
 void RunList::add(std::byte* memory, std::uint64_t size, bool joins) {
   if (size == 0) return;
-  if (joins && !runs_.empty() && runs_.back().memory + runs_.back().size == memory) {
+  if (joins && !runs_.empty() && runs_.back().memory + runs_.back().size == memory &&
+      runs_.back().size % granule_ == 0) {
     runs_.back().size += size;
     return;
   }
@@ -48,7 +53,7 @@ bool PartMemory::overwrites(std::size_t index) const {
 }
 
 void PartMemory::lay_out(RunList inputs, RunList results, Overlap overlap,
-                         std::uint32_t segment_bytes) {
+                         std::uint32_t segment_bytes, bool pieces) {
   PYCCL_ASSERT(overwritten_.empty() && stale_.empty());
   release();
   laid_out_ = true;
@@ -60,15 +65,18 @@ void PartMemory::lay_out(RunList inputs, RunList results, Overlap overlap,
   // A segment meets at most 8 arrays of this size or more, and 7 packed runs between them.
   static_assert(transport::pieces_max >= 15);
   const std::uint64_t small = segment_bytes / 6;
-  const std::uint64_t inputs_below = inputs_.too_scattered(segment_bytes) ? small : 0;
-  std::uint64_t results_below = results_.too_scattered(segment_bytes) ? small : 0;
+  const auto below = [&](const RunList& list) {
+    return pieces && list.too_scattered(segment_bytes) ? small : 0;
+  };
+  const std::uint64_t inputs_below = below(inputs_);
+  std::uint64_t results_below = below(results_);
   if (overlap == Overlap::deferred) results_below = ~std::uint64_t{0};
   if (paired_) {
     // One copy for both: the arrays themselves are the backup of what is packed.
     note_packed(inputs_, results_, inputs_below);
   } else {
-    note_packed(inputs_, {}, inputs_below);
-    note_packed({}, results_, results_below);
+    note_packed(inputs_, RunList(), inputs_below);
+    note_packed(RunList(), results_, results_below);
   }
   inputs_ = pack(inputs_, inputs_below);
   results_ = pack(results_, results_below);
@@ -86,6 +94,9 @@ void PartMemory::note_packed(const RunList& inputs, const RunList& results,
   for (std::size_t i = 0; i < list.runs().size(); ++i) {
     const std::uint64_t size = list.runs()[i].size;
     if (size >= small_bytes) continue;
+    if (i > 0 && list.runs()[i - 1].size < small_bytes) {
+      packed_bytes_ += gap_between(list.runs()[i - 1], list.runs()[i]);
+    }
     Packed array{packed_bytes_, size, nullptr, nullptr};
     if (!inputs.runs().empty()) array.input = inputs.runs()[i].memory;
     if (!results.runs().empty()) array.result = results.runs()[i].memory;
@@ -96,12 +107,14 @@ void PartMemory::note_packed(const RunList& inputs, const RunList& results,
 
 // Makes one run of each sequence of arrays smaller than `small_bytes`.
 RunList PartMemory::pack(const RunList& list, std::uint64_t small_bytes) {
-  RunList packed;
+  RunList packed = list;
+  packed.runs().clear();
   bool extends = false;
   for (const Run& run : list.runs()) {
     const bool small = run.size < small_bytes;
     if (small && extends) {
-      packed.runs().back().size += run.size;
+      Run& last = packed.runs().back();
+      last.size += gap_between(last, run) + run.size;
     } else {
       packed.runs().push_back(run);
       packed.runs().back().packed = small;
@@ -230,20 +243,8 @@ void PartMemory::release() {
 }
 
 void PartMemory::input_pieces(ByteRange range, transport::Pieces& pieces) {
-  if (!paired_) {
-    inputs_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
-      pieces.push({run.memory + offset, size});
-    });
-    return;
-  }
-  settle(range);
-  const bool kept = snapshot_ || stale_.covers(range);
-  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
-    const auto index = static_cast<std::size_t>(&run - results_.runs().data());
-    const bool copied = kept && run.work != Run::no_work;
-    const std::byte* from =
-        copied ? work_.data() + run.work + offset : inputs_.runs()[index].memory + offset;
-    pieces.push({from, size});
+  visit_input(range, [&](const std::byte* memory, std::uint64_t, std::size_t size, auto) {
+    pieces.push({memory, size});
   });
 }
 
@@ -260,8 +261,8 @@ void PartMemory::partial_pieces(ByteRange range, transport::MutablePieces& piece
 }
 
 void PartMemory::result_pieces(ByteRange range, transport::MutablePieces& pieces) const {
-  results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
-    pieces.push({run.memory + offset, size});
+  visit_result(range, [&](std::byte* memory, std::uint64_t, std::size_t size, auto) {
+    pieces.push({memory, size});
   });
 }
 

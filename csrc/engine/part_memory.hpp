@@ -34,12 +34,14 @@ struct Run {
   static constexpr std::uint64_t no_work = ~std::uint64_t{0};
 };
 
-// The runs of a buffer in the order of its coordinates, without gaps.
+// The runs of a buffer in the order of its coordinates. `granule`: each begins at a multiple of so
+// many bytes, and the buffer ends at one; between them there is no memory.
 class RunList {
  public:
+  explicit RunList(std::uint64_t granule = 1) : granule_(granule) {}
   // Behind what is there. `joins`: one run with the one before, if they touch.
   void add(std::byte* memory, std::uint64_t size, bool joins);
-  std::uint64_t bytes() const { return runs_.empty() ? 0 : runs_.back().begin + runs_.back().size; }
+  std::uint64_t bytes() const { return runs_.empty() ? 0 : rounded_up(runs_.back()); }
   std::vector<Run>& runs() { return runs_; }
   const std::vector<Run>& runs() const { return runs_; }
   bool too_scattered(std::uint32_t segment_bytes) const;
@@ -57,7 +59,12 @@ class RunList {
   }
 
  private:
+  std::uint64_t rounded_up(const Run& run) const {
+    return (run.begin + run.size + granule_ - 1) / granule_ * granule_;
+  }
   std::size_t first(std::uint64_t offset) const;
+
+  std::uint64_t granule_;
   std::vector<Run> runs_;
 };
 
@@ -83,7 +90,9 @@ class PartMemory {
   PartMemory(PartMemory&&) = default;
 
   // Which arrays there are. Again for an attempt that divides them otherwise, unless paired.
-  void lay_out(RunList inputs, RunList results, Overlap overlap, std::uint32_t segment_bytes);
+  // `pieces`: segments will be asked for as pieces, so that a segment must not have too many.
+  void lay_out(RunList inputs, RunList results, Overlap overlap, std::uint32_t segment_bytes,
+               bool pieces = true);
   bool laid_out() const { return laid_out_; }
 
   // Begins an attempt: the input is what the caller gave. All memory of the attempt is taken here,
@@ -100,6 +109,33 @@ class PartMemory {
 
   // To be called before a final value is written to `range` of the result for the first time.
   void before_result(ByteRange range);
+
+  // Calls visit(memory, offset within the range, bytes, offset within the run) for each run that a
+  // range meets.
+  template <class Visit>
+  void visit_input(ByteRange range, Visit visit) {
+    if (!paired_) {
+      inputs_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+        visit(run.memory + offset, run.begin + offset - range.begin, size, offset);
+      });
+      return;
+    }
+    settle(range);
+    const bool kept = snapshot_ || stale_.covers(range);
+    results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+      const auto index = static_cast<std::size_t>(&run - results_.runs().data());
+      const bool copied = kept && run.work != Run::no_work;
+      const std::byte* from =
+          copied ? work_.data() + run.work + offset : inputs_.runs()[index].memory + offset;
+      visit(from, run.begin + offset - range.begin, size, offset);
+    });
+  }
+  template <class Visit>
+  void visit_result(ByteRange range, Visit visit) const {
+    results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
+      visit(run.memory + offset, run.begin + offset - range.begin, size, offset);
+    });
+  }
 
   // Where a range lies; several runs if the part is a list of arrays, pieces_max at most. What lies
   // in place of a result is to be asked for after its before_result().

@@ -6,22 +6,20 @@
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
-#include "engine/zip.hpp"
 
 namespace pyccl::engine {
 
 using collectives::Range;
 
 void PartRun::begin(const PartRunOptions& options, std::shared_ptr<const Program> program,
-                    PartMemory& memory, const Contributors& contributors, SlotPool& slots) {
+                    PartData& data, const Contributors& contributors, SlotPool& slots) {
   options_ = options;
   program_ = std::move(program);
-  memory_ = &memory;
+  data_ = &data;
   contributors_ = &contributors;
   slots_ = &slots;
-  element_bytes_ = kernels::size_of(memory.dtype());
   received_.assign(program_->incoming_segments, 0);
-  saved_.assign(program_->incoming_segments, 0);
+  asked_.assign(program_->incoming_segments, 0);
   incoming_left_.clear();
   for (const Incoming& incoming : program_->incoming) incoming_left_.push_back(incoming.segments);
   fold_missing_.clear();
@@ -72,8 +70,12 @@ void PartRun::all_posted() {
   for (const auto& [fold, segment] : waiting) fold_segment(fold, segment);
 }
 
-ByteRange PartRun::bytes_of(Range range) const {
-  return {range.begin * element_bytes_, range.end * element_bytes_};
+bool PartRun::is_partial(const Incoming& incoming) const {
+  return incoming.fold >= 0 && !program_->folds[static_cast<std::size_t>(incoming.fold)].fold.plain;
+}
+
+std::uint64_t PartRun::wire_bytes(const Incoming& incoming) const {
+  return data_->wire_bytes(is_partial(incoming));
 }
 
 void PartRun::segment(Rank from, const transport::SegmentHeader& header, transport::ReadToken token,
@@ -81,12 +83,17 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
   // A header that fits no transfer comes from a peer that called something else; the mismatch of
   // the descriptors ends the operation, here it only must not harm anybody.
   const Incoming* incoming = program_->find_incoming(from, header.step);
-  const std::uint64_t segment_bytes = program_->segment_elements * element_bytes_;
-  if (incoming == nullptr || header.offset % segment_bytes != 0) return;
+  if (incoming == nullptr) return;
+  const std::uint64_t element_bytes = wire_bytes(*incoming);
+  const std::uint64_t segment_bytes = program_->segment_elements * element_bytes;
+  if (header.offset % segment_bytes != 0) return;
   if (header.offset / segment_bytes >= incoming->segments) return;
   const auto segment = static_cast<std::uint32_t>(header.offset / segment_bytes);
-  const ByteRange range = bytes_of(program_->segment_range(incoming->range, segment));
-  if (header.length != range.size()) return;
+  const Range range = program_->segment_range(incoming->range, segment);
+  const std::uint64_t bytes = range.size() * element_bytes;
+  const bool packed = header.length < bytes && header.length > 0 && !header.empty &&
+                      data_->may_be_packed(is_partial(*incoming));
+  if (header.length != bytes && !packed) return;
   const std::uint32_t number = incoming->first_segment + segment;
   if (received_[number] != 0 && !PYCCL_MUTANT("duplicate-segment")) {
     PYCCL_MARK("segment arrives twice");
@@ -102,30 +109,28 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
     return;
   }
   std::byte* slot = nullptr;
-  if (incoming->fold >= 0) {
+  if (incoming->fold >= 0 || packed) {
     slot = slots_->take();
-    target.push({slot, static_cast<std::size_t>(range.size())});
+    target.push({slot, header.length});
   } else {
-    if (saved_[number] == 0) {
-      memory_->before_result(range);
-      saved_[number] = 1;
-    }
-    memory_->result_pieces(range, target);
+    data_->arriving(range, asked_[number] == 0, target);
+    asked_[number] = 1;
   }
   const auto index = static_cast<std::size_t>(incoming - program_->incoming.data());
-  reads_.push_back({from, token, index, segment, slot});
+  reads_.push_back({from, token, index, segment, slot, packed ? header.length : 0});
 }
 
 void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) {
   const auto found = std::ranges::find_if(
       reads_, [&](const Read& each) { return each.token == token && each.from == from; });
   if (found == reads_.end()) return;
-  const Read read = *found;
+  Read read = *found;
   *found = reads_.back();
   reads_.pop_back();
   const Incoming& incoming = program_->incoming[read.incoming];
   std::uint8_t& received = received_[incoming.first_segment + read.segment];
-  if (!complete || (received != 0 && !PYCCL_MUTANT("duplicate-segment"))) {
+  const bool wanted = complete && (received == 0 || PYCCL_MUTANT("duplicate-segment"));
+  if (!wanted || !unpack(read, incoming)) {
     if (read.slot != nullptr && !PYCCL_MUTANT("slot-leak")) slots_->give_back(read.slot);
     return;
   }
@@ -134,9 +139,31 @@ void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) 
     return;
   }
   received = 1;
+  data_->arrived(program_->segment_range(incoming.range, read.segment));
   --results_missing_;
   made(program_->readers_of_incoming[read.incoming], incoming.range, read.segment);
   if (--incoming_left_[read.incoming] == 0) received_all(incoming);
+}
+
+// Of a fold into another slot, of a result to where it belongs. What can't be read is like what has
+// not come.
+bool PartRun::unpack(Read& read, const Incoming& incoming) {
+  if (read.packed == 0) return true;
+  const Range range = program_->segment_range(incoming.range, read.segment);
+  const auto bytes = static_cast<std::size_t>(range.size() * wire_bytes(incoming));
+  const ByteView packed(read.slot, read.packed);
+  if (incoming.fold < 0) {
+    transport::MutablePieces target;
+    data_->arriving(range, true, target);
+    if (!data_->unpack(packed, target.view().front())) return false;
+    slots_->give_back(std::exchange(read.slot, nullptr));
+    return true;
+  }
+  std::byte* slot = slots_->take();
+  const bool readable = data_->unpack(packed, {slot, bytes});
+  if (readable) std::swap(read.slot, slot);
+  slots_->give_back(slot);
+  return readable;
 }
 
 void PartRun::contribution(const Incoming& incoming, std::uint32_t segment, Staged staged) {
@@ -156,10 +183,7 @@ void PartRun::fold_segment(std::size_t index, std::uint32_t segment) {
     waiting_.emplace_back(index, segment);
     return;
   }
-  if (plan.fold.final) {
-    memory_->before_result(bytes_of(program_->segment_range(plan.fold.range, segment)));
-  }
-  run_kernel(index, segment);
+  run_fold(index, segment);
   const std::size_t places = plan.fold.order.size();
   for (std::size_t place = 0; place < places; ++place) {
     Staged& staged = staged_[plan.first_staged + segment * places + place];
@@ -171,13 +195,10 @@ void PartRun::fold_segment(std::size_t index, std::uint32_t segment) {
   if (--step_folds_left_[plan.step] == 0) step_folded(plan.step);
 }
 
-// Fills sources_ and weights_; returns the own one's index among them, or their number.
-std::size_t PartRun::gather_sources(const FoldPlan& plan, std::uint32_t segment) {
+void PartRun::gather_contributions(const FoldPlan& plan, std::uint32_t segment) {
   const std::size_t places = plan.fold.order.size();
   const Staged* staged = &staged_[plan.first_staged + segment * places];
-  sources_.clear();
-  weights_.clear();
-  std::size_t own = places;
+  contributions_.clear();
   for (std::size_t place = 0; place < places; ++place) {
     const Rank rank = plan.fold.order[place];
     const bool self = rank == program_->self;
@@ -187,53 +208,21 @@ std::size_t PartRun::gather_sources(const FoldPlan& plan, std::uint32_t segment)
     // Data of a member without weight should not have come; it counts for nothing.
     const bool empty = self ? plan.own_partial && all_empty(plan.own_folds) : staged[place].empty;
     if (weight == 0.0 || empty) continue;
-    if (self) own = sources_.size();
-    sources_.push_back(staged[place].slot);
-    weights_.push_back(weight);
+    contributions_.push_back({staged[place].slot, weight});
   }
-  if (std::ranges::all_of(weights_, [](double weight) { return weight == 1.0; })) weights_.clear();
-  return std::min(own, sources_.size());
 }
 
-void PartRun::run_kernel(std::size_t index, std::uint32_t segment) {
+void PartRun::run_fold(std::size_t index, std::uint32_t segment) {
   const FoldPlan& plan = program_->folds[index];
-  const std::size_t own = gather_sources(plan, segment);
-  if (sources_.empty()) {
+  gather_contributions(plan, segment);
+  if (contributions_.empty()) {
     fold_empty_[index] = 1;
     return;
   }
-  const Range range = program_->segment_range(plan.fold.range, segment);
-  transport::MutablePieces target;
-  if (plan.fold.final) {
-    memory_->result_pieces(bytes_of(range), target);
-  } else {
-    memory_->partial_pieces(bytes_of(range), target);
-  }
-  transport::Pieces own_pieces;
-  if (own < sources_.size()) {
-    const std::uint64_t begin = plan.fold.own_begin + (range.begin - plan.fold.range.begin);
-    find_own(plan, bytes_of({begin, begin + range.size()}), own_pieces);
-  }
-  const bool average = options_.op == kernels::ReduceOp::avg && plan.fold.final;
-  const double divisor = average ? contributors_->weight_sum : 1.0;
-  const auto fold = kernels::best_target()
-                        .fold[static_cast<int>(memory_->dtype())][static_cast<int>(options_.op)];
-  const auto run = [&](const std::byte* own_data, std::byte* to, std::size_t size) {
-    if (own < sources_.size()) sources_[own] = own_data;
-    fold({to, sources_, weights_, divisor, size / element_bytes_});
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      if (i != own) sources_[i] += size;
-    }
-  };
-  if (own < sources_.size()) return zip(own_pieces.view(), target.view(), run);
-  for (const MutableByteView to : target.view()) run(nullptr, to.data(), to.size());
-}
-
-void PartRun::find_own(const FoldPlan& plan, ByteRange range, transport::Pieces& pieces) {
-  if (!plan.own_partial) return memory_->input_pieces(range, pieces);
-  transport::MutablePieces memory;
-  memory_->partial_pieces(range, memory);
-  for (const MutableByteView piece : memory.view()) pieces.push(piece);
+  const bool divides = options_.averages && plan.fold.final;
+  data_->fold({&plan.fold, program_->segment_range(plan.fold.range, segment), contributions_,
+               divides ? contributors_->weight_sum : 1.0,
+               !program_->readers_of_fold[index].empty()});
 }
 
 void PartRun::made(const std::vector<std::uint32_t>& readers, Range whole, std::uint32_t segment) {

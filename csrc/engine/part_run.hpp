@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "base/memory.hpp"
-#include "engine/part_memory.hpp"
+#include "engine/part_data.hpp"
+#include "engine/plain_data.hpp"
 #include "engine/program.hpp"
 #include "kernels/kernels.hpp"
 #include "transport/channel.hpp"
@@ -27,8 +28,8 @@ struct Contributors {
 
 struct PartRunOptions {
   std::uint16_t part = 0;
-  double weight = 1.0;  // the own one
-  kernels::ReduceOp op = kernels::ReduceOp::sum;
+  double weight = 1.0;    // the own one
+  bool averages = false;  // final values are divided by the sum of the weights
 };
 
 class PartRun {
@@ -39,9 +40,11 @@ class PartRun {
   PartRun& operator=(const PartRun&) = delete;
 
   // All that is referred to lives until end(), after which the next attempt may begin.
-  void begin(const PartRunOptions&, std::shared_ptr<const Program>, PartMemory&,
-             const Contributors&, SlotPool&);
+  void begin(const PartRunOptions&, std::shared_ptr<const Program>, PartData&, const Contributors&,
+             SlotPool&);
   void end();
+  // For arrays that travel as they are; kept from run to run.
+  PlainData& plain() { return plain_; }
 
   // Folds that need nobody else's data, and those that waited for the weights.
   void start();
@@ -62,6 +65,7 @@ class PartRun {
     std::size_t incoming = 0;
     std::uint32_t segment = 0;
     std::byte* slot = nullptr;
+    std::uint32_t packed = 0;  // bytes of a compressed payload, which is in the slot; 0: it is none
   };
   // The caller redirects these when the attempt ends.
   const std::vector<Read>& reads() const { return reads_; }
@@ -96,12 +100,14 @@ class PartRun {
     }
   };
 
-  ByteRange bytes_of(collectives::Range) const;
+  // On the wire, of one element of what arrives.
+  std::uint64_t wire_bytes(const Incoming&) const;
+  bool is_partial(const Incoming&) const;
+  bool unpack(Read&, const Incoming&);
   void contribution(const Incoming&, std::uint32_t segment, Staged);
   void fold_segment(std::size_t fold, std::uint32_t segment);
-  std::size_t gather_sources(const FoldPlan&, std::uint32_t segment);
-  void run_kernel(std::size_t fold, std::uint32_t segment);
-  void find_own(const FoldPlan&, ByteRange range, transport::Pieces& pieces);
+  void gather_contributions(const FoldPlan&, std::uint32_t segment);
+  void run_fold(std::size_t fold, std::uint32_t segment);
   void made(const std::vector<std::uint32_t>& readers, collectives::Range whole,
             std::uint32_t segment);
   void may_read(const Reader&, std::uint32_t segment);
@@ -109,19 +115,17 @@ class PartRun {
   void received_all(const Incoming&);
   bool is_empty(const Outgoing&) const;
   bool all_empty(const std::vector<std::uint32_t>& folds) const;
-  void fill_pieces(const Outgoing&, ByteRange range, transport::Pieces& pieces);
-  void scale_input(ByteRange range);
   void copy_segment(const collectives::Copy&, std::uint32_t segment);
 
   PartRunOptions options_;
   std::shared_ptr<const Program> program_;
-  PartMemory* memory_ = nullptr;
+  PlainData plain_;
+  PartData* data_ = nullptr;
   const Contributors* contributors_ = nullptr;
   SlotPool* slots_ = nullptr;
-  std::uint64_t element_bytes_ = 1;
 
   std::vector<std::uint8_t> received_;          // by incoming segment
-  std::vector<std::uint8_t> saved_;             // of receives: what lies there has been kept
+  std::vector<std::uint8_t> asked_;             // of receives: has begun to arrive
   std::vector<std::uint32_t> incoming_left_;    // by incoming: segments
   std::vector<std::uint32_t> fold_missing_;     // by fold segment: sources
   std::vector<std::uint8_t> fold_empty_;        // by fold: nobody has contributed
@@ -135,8 +139,7 @@ class PartRun {
   std::uint64_t results_missing_ = 0;  // segments
   std::size_t copy_ = 0;               // the next one to do
   std::uint32_t copy_segment_ = 0;
-  std::vector<const std::byte*> sources_;  // of the fold that runs
-  std::vector<double> weights_;
+  std::vector<Contribution> contributions_;  // to the fold that runs
 };
 
 // Runs that have ended and keep their memory for the next ones.

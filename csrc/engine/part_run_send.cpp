@@ -1,12 +1,9 @@
 // What leaves: which segment may go next to a rank, and the memory that it is read from. And what
 // only changes its place.
 #include <algorithm>
-#include <array>
-#include <cstring>
 
 #include "base/assert.hpp"
 #include "engine/part_run.hpp"
-#include "engine/zip.hpp"
 
 namespace pyccl::engine {
 
@@ -41,13 +38,20 @@ bool PartRun::next_segment(Rank to, transport::SegmentHeader& header, transport:
     }
   }
   const Outgoing& outgoing = program_->outgoing[next.outgoing];
-  const ByteRange range = bytes_of(program_->segment_range(outgoing.send.range, next.segment));
+  const Range range = program_->segment_range(outgoing.send.range, next.segment);
+  const Source source = outgoing.send.source;
+  const std::uint64_t element_bytes =
+      data_->wire_bytes(source == Source::partial || source == Source::weighted_input);
   header.part = options_.part;
   header.step = outgoing.step;
-  header.offset = range.begin - outgoing.send.range.begin * element_bytes_;
-  header.length = static_cast<std::uint32_t>(range.size());
+  header.offset = (range.begin - outgoing.send.range.begin) * element_bytes;
+  header.length = static_cast<std::uint32_t>(range.size() * element_bytes);
   header.empty = is_empty(outgoing);
-  if (!header.empty) fill_pieces(outgoing, range, pieces);
+  if (header.empty) return true;
+  data_->outgoing(source, range, pieces);
+  header.length = 0;
+  for (const ByteView piece : pieces.view())
+    header.length += static_cast<std::uint32_t>(piece.size());
   return true;
 }
 
@@ -66,43 +70,13 @@ bool PartRun::all_empty(const std::vector<std::uint32_t>& folds) const {
   return std::ranges::all_of(folds, [this](std::uint32_t fold) { return fold_empty_[fold] != 0; });
 }
 
-void PartRun::fill_pieces(const Outgoing& outgoing, ByteRange range, transport::Pieces& pieces) {
-  const Source source = outgoing.send.source;
-  const bool scaled = source == Source::weighted_input && options_.weight != 1.0;
-  if (collectives::reads_input(source) && !scaled) return memory_->input_pieces(range, pieces);
-  // The begin of a chain of sums: nothing else needs this range of the partial sums.
-  if (scaled) scale_input(range);
-  transport::MutablePieces memory;
-  if (source == Source::result) {
-    memory_->result_pieces(range, memory);
-  } else {
-    memory_->partial_pieces(range, memory);
-  }
-  for (const MutableByteView piece : memory.view()) pieces.push(piece);
-}
-
-void PartRun::scale_input(ByteRange range) {
-  const auto fold =
-      kernels::best_target()
-          .fold[static_cast<int>(memory_->dtype())][static_cast<int>(kernels::ReduceOp::sum)];
-  const std::array<double, 1> weights{options_.weight};
-  transport::Pieces inputs;
-  transport::MutablePieces targets;
-  memory_->input_pieces(range, inputs);
-  memory_->partial_pieces(range, targets);
-  zip(inputs.view(), targets.view(), [&](const std::byte* from, std::byte* to, std::size_t size) {
-    const std::array<const std::byte*, 1> sources{from};
-    fold({to, sources, weights, 1.0, size / element_bytes_});
-  });
-}
-
 bool PartRun::copy_some(std::uint64_t bytes) {
   std::uint64_t done = 0;
   while (has_copies() && done < bytes) {
     const collectives::Copy& copy = program_->copies[copy_];
     const std::uint32_t segments = program_->segments_of(copy.from);
     if (copy_segment_ < segments) {
-      done += program_->segment_elements * element_bytes_;
+      done += program_->segment_elements * data_->memory_bytes();
       copy_segment(copy, copy_segment_++);
     }
     if (copy_segment_ < segments) continue;
@@ -115,13 +89,7 @@ bool PartRun::copy_some(std::uint64_t bytes) {
 void PartRun::copy_segment(const collectives::Copy& copy, std::uint32_t segment) {
   const Range from = program_->segment_range(copy.from, segment);
   const std::uint64_t begin = copy.begin + (from.begin - copy.from.begin);
-  transport::Pieces inputs;
-  transport::MutablePieces targets;
-  memory_->input_pieces(bytes_of(from), inputs);
-  memory_->result_pieces(bytes_of({begin, begin + from.size()}), targets);
-  zip(inputs.view(), targets.view(), [](const std::byte* own, std::byte* to, std::size_t size) {
-    if (to != own) std::memcpy(to, own, size);
-  });
+  data_->copy(from, begin);
   made(program_->readers_of_copy[copy_], {copy.begin, copy.begin + copy.from.size()}, segment);
 }
 

@@ -126,6 +126,48 @@ Status check_shares(const Request& request) {
   return {};
 }
 
+// A chain or tree of sums would send no block that could be shorter.
+bool quantizes_by(Kind kind, collectives::Algorithm algorithm) {
+  using collectives::Algorithm;
+  if (algorithm == Algorithm::automatic || !reduces(kind)) return true;
+  return algorithm == Algorithm::direct ||
+         (kind == Kind::all_reduce && algorithm == Algorithm::ring);
+}
+
+Status check_quantization(const Request& request) {
+  const Quantization& quantization = request.quantization;
+  if (!quantization.on()) return {};
+  const auto refuse = [](const std::string& why) { return Status(Code::invalid_argument, why); };
+  const Kind kind = request.kind;
+  const std::string name(collectives::name_of(kind));
+  if (kind != Kind::all_reduce && kind != Kind::reduce_scatter && kind != Kind::all_gather &&
+      kind != Kind::broadcast && kind != Kind::exchange) {
+    return refuse(name + " can't be quantized");
+  }
+  if (const Status format = kernels::check(quantization.format); !format.ok()) return format;
+  if (quantization.partial != kernels::DataType::f32 &&
+      quantization.partial != kernels::DataType::bf16) {
+    return refuse("partial sums travel in f32 or bf16");
+  }
+  const bool adds = request.op == kernels::ReduceOp::sum || request.op == kernels::ReduceOp::avg;
+  if (reduces(kind) && !adds) {
+    return refuse(std::string(kernels::name_of(request.op)) +
+                  " can't be quantized, only sum and avg");
+  }
+  if (!quantizes_by(kind, request.algorithm)) {
+    return refuse(name + " by " + std::string(collectives::name_of(request.algorithm)) +
+                  " can't be quantized, only by direct" +
+                  (kind == Kind::all_reduce ? " or ring" : ""));
+  }
+  for (std::size_t i = 0; i < request.arrays.size(); ++i) {
+    const kernels::DataType dtype = request.arrays[i].dtype;
+    if (kernels::is_floating(dtype)) continue;
+    return refuse("array " + std::to_string(i) + " is of " + std::string(kernels::name_of(dtype)) +
+                  ", but only floating point can be quantized");
+  }
+  return {};
+}
+
 }  // namespace
 
 OnLoss usual_on_loss(Kind kind) {
@@ -141,8 +183,8 @@ Status check(const Request& request) {
                                               std::string(collectives::name_of(request.algorithm)) +
                                               ", only " + collectives::algorithms_of(request.kind));
   }
-  for (const Status& status :
-       {check_weight(request), check_arrays(request), check_shares(request)}) {
+  for (const Status& status : {check_weight(request), check_arrays(request), check_shares(request),
+                               check_quantization(request)}) {
     if (!status.ok()) return status;
   }
   return check_overlap(request);

@@ -11,6 +11,7 @@
 #include "base/time.hpp"
 #include "collectives/select.hpp"
 #include "kernels/kernels.hpp"
+#include "kernels/quantize.hpp"
 
 namespace pyccl::engine {
 
@@ -25,6 +26,17 @@ struct Array {
   kernels::DataType dtype = kernels::DataType::f32;
   std::uint64_t input_count = 0;  // elements; 0 where this rank contributes nothing
   std::uint64_t output_count = 0;
+};
+
+// How payloads are quantized. All members need the same format and type of partial sums; how a rank
+// rounds is its own affair.
+struct Quantization {
+  kernels::BlockFormat format{.codec = kernels::Codec::none};  // none: they are not
+  kernels::DataType partial = kernels::DataType::f32;          // or bf16: of sums on a ring
+  kernels::Rounding rounding = kernels::Rounding::nearest;
+  std::uint64_t seed = 0;  // of stochastic rounding
+  bool zstd = false;       // blocks are compressed where that pays
+  bool on() const { return format.codec != kernels::Codec::none; }
 };
 
 // A call of a collective. The arrays are one operation with one outcome. Their memory belongs to it
@@ -63,6 +75,7 @@ struct Request {
   std::uint32_t tag = 0;
   OnLoss on_loss = OnLoss::retry;
   collectives::Algorithm algorithm = collectives::Algorithm::automatic;
+  Quantization quantization;
   Time deadline = never;
 };
 
@@ -73,6 +86,10 @@ struct OperationInfo {
   std::uint32_t attempts = 0;
   std::uint64_t bytes_sent = 0;  // payload of the last attempt
   std::uint64_t bytes_received = 0;
+  double wire_ratio = 1.0;         // what was sent, to what it would have been without quantization
+  std::uint64_t bytes_packed = 0;  // of bytes_sent: what has been compressed
+  float quantization_step =
+      0.0f;  // the largest, of the quantized blocks that this peer made or read
   double weight_sum = 0.0;
   double seconds = 0.0;  // from the call to its end
   std::string algorithm;

@@ -116,8 +116,8 @@ typedef enum pyccl_algorithm {
 } pyccl_algorithm;
 #define PYCCL_ALGORITHM_COUNT 8
 
-/* How numbers travel that are sent with fewer bits: csrc/kernels/quantize.hpp says what each does to
- * a number, and how far it may be off. */
+/* How numbers travel that are sent with fewer bits: csrc/kernels/quantize.hpp says what each does
+ * to a number, and how far it may be off. */
 typedef enum pyccl_codec {
   PYCCL_CODEC_NONE = 0,
   PYCCL_CODEC_INT8 = 1,        /* -127..127 times the step */
@@ -312,7 +312,29 @@ typedef struct pyccl_array {
   pyccl_dtype dtype;
 } pyccl_array;
 
-/* All members give the same but for weight and timeout. */
+/* How the payloads of an all_reduce, reduce_scatter, all_gather, broadcast or exchange of floating
+ * point are sent with fewer bits. All members get the same bits: what one of them rounds, all take
+ * from its bytes, that one too. */
+typedef struct pyccl_quantization {
+  pyccl_codec codec;       /* PYCCL_CODEC_NONE: the rest is ignored */
+  uint32_t block;          /* numbers that share a scale: a multiple of 32 from 32 to 1024. Arrays
+                              begin blocks of their own; a last block that is not full is sent
+                              whole */
+  pyccl_dtype scale;       /* PYCCL_F32, or PYCCL_BF16: 2 bytes less a block, steps up to 2^-7
+                              larger */
+  pyccl_dtype partial;     /* PYCCL_F32, or PYCCL_BF16: what sums on their way round a ring are
+                              sent in */
+  pyccl_rounding rounding; /* members may differ in this */
+  int32_t zstd;  /* not 0: what is sent is compressed without loss, on links slow enough and as long
+                    as it gets shorter; members may differ in this */
+  uint64_t seed; /* and this: what is drawn for PYCCL_ROUNDING_STOCHASTIC follows from it
+                    and the place of the number alone */
+} pyccl_quantization;
+
+/* With what is usual: blocks of 256, scale and partial sums in f32, rounding to nearest. */
+PYCCL_API pyccl_quantization pyccl_quantization_of(pyccl_codec codec);
+
+/* All members give the same but for weight, timeout, and how quantization rounds. */
 typedef struct pyccl_operation_options {
   pyccl_redop op;            /* default PYCCL_SUM; of all_reduce, reduce and reduce_scatter */
   double weight;             /* default 1; at least 0. sum and avg multiply by it, avg divides by
@@ -321,6 +343,7 @@ typedef struct pyccl_operation_options {
   pyccl_on_loss on_loss;     /* default PYCCL_ON_LOSS_DEFAULT */
   pyccl_algorithm algorithm; /* default PYCCL_ALGORITHM_AUTO */
   double timeout;            /* default -1: PYCCL_OPERATION_TIMEOUT */
+  pyccl_quantization quantization; /* default of codec PYCCL_CODEC_NONE */
 } pyccl_operation_options;
 
 PYCCL_API pyccl_operation_options pyccl_operation_options_default(void);
@@ -351,9 +374,13 @@ typedef struct pyccl_operation_info {
   int32_t peers_pending; /* what pyccl_peers_pending() says after it */
   uint64_t bytes_sent;   /* payload of the last attempt */
   uint64_t bytes_received;
-  double weight_sum;  /* over the contributors */
-  double seconds;     /* from the call to its end */
-  char algorithm[32]; /* what AUTO has chosen */
+  double weight_sum;     /* over the contributors */
+  double seconds;        /* from the call to its end */
+  char algorithm[32];    /* what AUTO has chosen */
+  double wire_ratio;     /* bytes_sent to what they would have been without quantization; else 1 */
+  uint64_t bytes_packed; /* of bytes_sent: what zstd has compressed */
+  double quantization_step; /* between neighbouring values of the quantized blocks that this peer
+                          has made or read, where they lie farthest apart; else 0 */
 } pyccl_operation_info;
 
 /* Runs an operation. All members of the group call it, or both sides of a pair, with types and

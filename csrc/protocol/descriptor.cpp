@@ -26,8 +26,12 @@ constexpr const char* reduce_op_names[] = {"sum", "avg",  "prod", "min",
 constexpr const char* algorithm_names[] = {
     "auto",     "ring", "direct", "one_shot", "recursive_doubling", "halving_doubling",
     "binomial", "chain"};
+constexpr const char* codec_names[] = {"none",     "int8",        "int8_minmax",
+                                       "int4",     "int4_minmax", "fp8_e4m3",
+                                       "fp8_e5m2", "fp4_e3m0",    "fp4_e2m1"};
 constexpr std::size_t shares_shown = 4;
 
+static_assert(std::size(codec_names) == PYCCL_CODEC_COUNT);
 static_assert(std::size(dtype_names) == PYCCL_DTYPE_COUNT);
 static_assert(std::size(reduce_op_names) == PYCCL_REDOP_COUNT);
 
@@ -49,6 +53,17 @@ std::string shown(const std::vector<std::uint64_t>& shares) {
         " ... " + std::to_string(shares.size()) + " in all, " + std::to_string(sum) + " elements";
   }
   return "[" + text + "]";
+}
+
+// "quantization=int8 in blocks of 256, scales in f32".
+std::string quantization_of(const Descriptor& descriptor) {
+  std::string text = "quantization=" + name_of(codec_names, descriptor.codec, "codec") +
+                     " in blocks of " + std::to_string(descriptor.block) + ", scales in " +
+                     name_of(dtype_names, descriptor.scale_dtype, "dtype");
+  if (descriptor.partial_dtype != PYCCL_F32) {
+    text += ", partial sums in " + name_of(dtype_names, descriptor.partial_dtype, "dtype");
+  }
+  return text;
 }
 
 constexpr bool is_floating(std::uint8_t dtype) {
@@ -87,6 +102,7 @@ std::string to_string(const Descriptor& descriptor) {
   if (descriptor.algorithm != PYCCL_ALGORITHM_AUTO) {
     add("algorithm=" + name_of(algorithm_names, descriptor.algorithm, "algorithm"));
   }
+  if (descriptor.codec != PYCCL_CODEC_NONE) add(quantization_of(descriptor));
   if (descriptor.on_loss == OnLoss::raise) add("on_loss=raise");
   if (descriptor.segment_bytes != 0)
     add("segments of " + std::to_string(descriptor.segment_bytes) + " bytes");

@@ -50,6 +50,10 @@ struct Descriptor {
   std::vector<Part> parts;
   std::uint8_t reduce_op = 0;  // pyccl_redop
   std::uint8_t algorithm = 0;  // pyccl_algorithm
+  std::uint8_t codec = 0;      // pyccl_codec; none: the next three are 0
+  std::uint32_t block = 0;     // elements
+  std::uint8_t scale_dtype = 0;
+  std::uint8_t partial_dtype = 0;
   OnLoss on_loss = OnLoss::retry;
   std::int32_t root = -1;  // rank as its caller sees it; none
   PeerId root_peer;        // and who that is: ranks may have changed since the call

@@ -1,0 +1,321 @@
+// Quantized operations at all ranks against each other, bit by bit against what the kernels make of
+// the same numbers one after the other.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "engine/layout.hpp"
+#include "kernels/quantize.hpp"
+#include "ranks.hpp"
+
+using namespace pyccl;
+using namespace pyccl::engine;
+using collectives::Algorithm;
+using collectives::Kind;
+using kernels::Codec;
+using kernels::DataType;
+
+namespace {
+
+constexpr std::uint32_t segment_bytes = 4096;
+constexpr Rank root = 1;  // of broadcasts
+
+struct Case {
+  Kind kind = Kind::all_reduce;
+  Algorithm algorithm = Algorithm::automatic;
+  Rank world = 3;
+  std::vector<std::uint64_t> counts{1000};  // of each array: of the whole, or one rank's share
+  DataType dtype = DataType::f32;
+  bool in_place = true;
+  kernels::ReduceOp op = kernels::ReduceOp::sum;
+  std::vector<double> weights;  // empty: all 1
+  Quantization quantization{
+      {Codec::int8, 64, DataType::f32}, DataType::f32, kernels::Rounding::nearest, 7, false};
+};
+
+using Numbers = std::vector<float>;
+
+// As an array of that type holds them.
+Bytes narrowed(const Numbers& numbers, DataType dtype) {
+  Bytes bytes(numbers.size() * kernels::size_of(dtype));
+  kernels::narrow(numbers.data(), numbers.size(), bytes.data(), dtype);
+  return bytes;
+}
+
+Numbers widened(const Bytes& bytes, DataType dtype) {
+  Numbers numbers(bytes.size() / kernels::size_of(dtype));
+  kernels::widen(bytes.data(), dtype, numbers.size(), numbers.data());
+  return numbers;
+}
+
+class Group {
+ public:
+  Group(const Case& test, std::uint64_t seed) : test_(test), prng_(seed) {
+    for (Rank rank = 0; rank < test.world; ++rank) {
+      memory_.emplace_back();
+      originals_.emplace_back();
+      for (const std::uint64_t count : test.counts) {
+        memory_.back().push_back(make(rank, count));
+        originals_.back().push_back(memory_.back().back().input);
+      }
+    }
+  }
+
+  std::vector<Request> requests() {
+    std::vector<Request> requests;
+    for (Rank rank = 0; rank < test_.world; ++rank) {
+      Request request;
+      request.kind = test_.kind;
+      request.algorithm = test_.algorithm;
+      request.op = test_.op;
+      request.weight = weight(rank);
+      request.root = test_.kind == Kind::broadcast ? root : -1;
+      request.quantization = test_.quantization;
+      for (Memory& array : memory_[index(rank)]) {
+        const std::size_t size = kernels::size_of(test_.dtype);
+        request.arrays.push_back({array.input.data(), array.output(), test_.dtype,
+                                  array.input.size() / size, array.output_bytes / size});
+      }
+      if (cut_by_rank(request)) request.on_loss = OnLoss::raise;
+      REQUIRE(check(request).ok());
+      requests.push_back(request);
+    }
+    return requests;
+  }
+
+  void expect_results() const {
+    for (Rank rank = 0; rank < test_.world; ++rank) {
+      for (std::size_t i = 0; i < test_.counts.size(); ++i) {
+        CAPTURE(rank);
+        CAPTURE(i);
+        const Memory& array = memory_[index(rank)][i];
+        const Bytes wanted = expected(rank, i);
+        REQUIRE(wanted.size() == array.output_bytes);
+        REQUIRE(std::memcmp(array.output(), wanted.data(), wanted.size()) == 0);
+        if (!array.apart.empty()) REQUIRE(array.input == originals_[index(rank)][i]);
+      }
+    }
+  }
+
+  void expect_inputs() const {
+    for (Rank rank = 0; rank < test_.world; ++rank) {
+      for (std::size_t i = 0; i < test_.counts.size(); ++i) {
+        // What others than the root have is not read, and need not be kept.
+        if (test_.kind == Kind::broadcast && rank != root) continue;
+        REQUIRE(memory_[index(rank)][i].input == originals_[index(rank)][i]);
+      }
+    }
+  }
+
+ private:
+  struct Memory {
+    Bytes input;  // and the output, in place
+    Bytes apart;
+    std::size_t output_bytes = 0;
+    std::byte* output() { return apart.empty() ? input.data() : apart.data(); }
+    const std::byte* output() const { return apart.empty() ? input.data() : apart.data(); }
+  };
+
+  static std::size_t index(Rank rank) { return static_cast<std::size_t>(rank); }
+
+  bool replaces() const {
+    return test_.kind == Kind::all_reduce || test_.kind == Kind::broadcast ||
+           test_.kind == Kind::exchange;
+  }
+
+  // Of unlike magnitude from place to place, so that blocks can't be mistaken for each other.
+  float random_value(std::uint64_t place) {
+    const double value = static_cast<double>(prng_.below(20'001)) - 10'000.0;
+    return static_cast<float>(std::ldexp(value, -static_cast<int>(place / 50 % 9)));
+  }
+
+  Memory make(Rank, std::uint64_t count) {
+    const auto world = static_cast<std::uint64_t>(test_.world);
+    const bool cut = test_.kind == Kind::reduce_scatter;
+    Numbers numbers(cut ? count * world : count);
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = random_value(i);
+    Memory memory{narrowed(numbers, test_.dtype), {}, 0};
+    const std::size_t size = kernels::size_of(test_.dtype);
+    memory.output_bytes = size * (test_.kind == Kind::all_gather ? count * world : count);
+    if (!test_.in_place || !replaces()) memory.apart.resize(memory.output_bytes + 1);
+    return memory;
+  }
+
+  double weight(Rank rank) const {
+    return test_.weights.empty() ? 1.0 : test_.weights[index(rank)];
+  }
+
+  // What a peer makes of numbers that came in blocks which begin with the first of them.
+  Numbers rounded(Numbers numbers, std::uint64_t seed, std::size_t first_block = 0) const {
+    const kernels::BlockFormat& format = test_.quantization.format;
+    Bytes blocks((numbers.size() / format.block + 1) * kernels::block_bytes(format));
+    auto* at = reinterpret_cast<std::byte*>(numbers.data());
+    kernels::encode({.source = at,
+                     .count = numbers.size(),
+                     .destination = blocks.data(),
+                     .format = format,
+                     .rounding = {test_.quantization.rounding, seed, first_block}});
+    kernels::decode(
+        {.source = blocks.data(), .format = format, .count = numbers.size(), .destination = at});
+    return numbers;
+  }
+
+  Numbers input(Rank rank, std::size_t array) const {
+    return widened(originals_[index(rank)][array], test_.dtype);
+  }
+
+  static Numbers part(const Numbers& numbers, std::size_t begin, std::size_t count) {
+    const auto at = numbers.begin() + static_cast<std::ptrdiff_t>(begin);
+    return Numbers(at, at + static_cast<std::ptrdiff_t>(count));
+  }
+
+  // What the contributions of all ranks add up to, in their order.
+  Numbers sum(std::size_t array, std::size_t begin, std::size_t count) const {
+    Numbers total;
+    double weights = 0.0;
+    for (Rank rank = 0; rank < test_.world; ++rank) {
+      weights += weight(rank);
+      if (weight(rank) == 0.0) continue;
+      const Numbers own = rounded(part(input(rank, array), begin, count), test_.quantization.seed);
+      const auto factor = static_cast<float>(weight(rank));
+      for (std::size_t i = 0; i < count; ++i) {
+        if (total.size() <= i) {
+          total.push_back(factor * own[i]);
+        } else {
+          total[i] += factor * own[i];
+        }
+      }
+    }
+    if (test_.op != kernels::ReduceOp::avg) return total;
+    for (float& value : total) value /= static_cast<float>(weights);
+    return total;
+  }
+
+  Bytes expected(Rank rank, std::size_t array) const {
+    const std::uint64_t seed = test_.quantization.seed;
+    const std::size_t count = test_.counts[array];
+    switch (test_.kind) {
+      case Kind::all_reduce:
+        return narrowed(rounded(sum(array, 0, count), seed ^ 0x5851f42d4c957f2d), test_.dtype);
+      case Kind::reduce_scatter:
+        return narrowed(sum(array, index(rank) * count, count), test_.dtype);
+      case Kind::broadcast: return narrowed(rounded(input(root, array), seed), test_.dtype);
+      case Kind::exchange: return narrowed(rounded(input(1 - rank, array), seed), test_.dtype);
+      default: break;
+    }
+    Bytes all;
+    for (Rank from = 0; from < test_.world; ++from) {
+      const Bytes share = narrowed(rounded(input(from, array), seed), test_.dtype);
+      all.insert(all.end(), share.begin(), share.end());
+    }
+    return all;
+  }
+
+  Case test_;
+  Prng prng_;
+  std::vector<std::vector<Memory>> memory_;    // by rank and array
+  std::vector<std::vector<Bytes>> originals_;  // inputs
+};
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  const std::vector<std::vector<std::uint64_t>> lists{
+      {1}, {64}, {1000}, {0, 5, 0, 130}, std::vector<std::uint64_t>(40, 3), {20'000}};
+  for (const Kind kind : {Kind::all_reduce, Kind::reduce_scatter, Kind::all_gather, Kind::broadcast,
+                          Kind::exchange}) {
+    const bool pair = kind == Kind::exchange;
+    for (Rank world = 2; world <= (pair ? 2 : 5); ++world) {
+      for (const auto& counts : lists) {
+        for (const bool in_place : {true, false}) {
+          Case test;
+          test.kind = kind;
+          test.world = world;
+          test.counts = counts;
+          test.in_place = in_place;
+          cases.push_back(test);
+        }
+      }
+    }
+  }
+  return cases;
+}
+
+void add_codecs(std::vector<Case>& cases) {
+  for (int number = 1; number < PYCCL_CODEC_COUNT; ++number) {
+    for (const DataType dtype : {DataType::f32, DataType::f64, DataType::f16, DataType::bf16}) {
+      Case test;
+      test.counts = {700, 33};
+      test.dtype = dtype;
+      test.quantization.format = {static_cast<Codec>(number), 32u * (1 + number % 3),
+                                  number % 2 == 0 ? DataType::bf16 : DataType::f32};
+      test.quantization.rounding = static_cast<kernels::Rounding>(number / 2 % 2);
+      test.quantization.zstd = number % 3 == 0;
+      test.op = kernels::ReduceOp::avg;
+      test.weights = {0.5, 0.0, 2.0};
+      cases.push_back(test);
+    }
+  }
+}
+
+std::string name_of(const Case& test) {
+  return std::string(collectives::name_of(test.kind)) + " of " +
+         std::string(kernels::name_of(test.dtype)) + " as " +
+         std::string(kernels::name_of(test.quantization.format.codec)) + ", " +
+         std::to_string(test.world) + " ranks, " + std::to_string(test.counts.size()) +
+         " arrays of " + std::to_string(test.counts.back()) + (test.in_place ? ", in place" : "");
+}
+
+void finish(Group& group, Ranks& ranks) {
+  for (Rank rank = 0; rank < ranks.world(); ++rank) {
+    REQUIRE(ranks.operation(rank).became_whole());
+    ranks.operation(rank).commit();
+  }
+  group.expect_results();
+  CHECK(ranks.slots_out() == 0);
+}
+
+}  // namespace
+
+TEST_CASE("a quantized operation gives what its kernels give, to all ranks") {
+  std::vector<Case> cases = all_cases();
+  add_codecs(cases);
+  std::uint64_t seed = 0;
+  for (const Case& test : cases) {
+    const std::string name = name_of(test);
+    CAPTURE(name);
+    Group group(test, ++seed);
+    Ranks ranks(group.requests(), segment_bytes, seed);
+    ranks.begin(1);
+    REQUIRE(ranks.run(10'000'000));
+    finish(group, ranks);
+  }
+}
+
+TEST_CASE("a quantized attempt that is broken off leaves the inputs, and the next succeeds") {
+  std::uint64_t seed = 1000;
+  for (const Case& test : all_cases()) {
+    const std::string name = name_of(test);
+    CAPTURE(name);
+    {
+      Group group(test, ++seed);
+      Ranks broken(group.requests(), segment_bytes, seed);
+      broken.begin(1);
+      broken.run(1 + seed % 61);
+      for (Rank rank = 0; rank < test.world; ++rank) broken.operation(rank).roll_back();
+      group.expect_inputs();
+      CHECK(broken.slots_out() == 0);
+    }
+    Group group(test, ++seed);
+    Ranks retried(group.requests(), segment_bytes, seed);
+    for (std::uint32_t attempt = 1; attempt < 3; ++attempt) {
+      retried.begin(attempt);
+      retried.run(1 + seed % 61);
+    }
+    retried.begin(3);
+    REQUIRE(retried.run(10'000'000));
+    finish(group, retried);
+  }
+}
