@@ -12,6 +12,8 @@ roles: dict[str, int]
 transports: dict[str, int]
 collectives: dict[str, int]
 pair_roles: dict[str, int]
+codecs: dict[str, int]
+roundings: dict[str, int]
 
 # (code, reason, peer), the arguments of pyccl.errors.from_status()
 _Status = tuple[int, str, str | None]
@@ -39,6 +41,23 @@ class Arrays:
     def add_apart(self, input: object | None, output: object | None, dtype: int) -> bool: ...
     def cut(self, shares: list[int]) -> None: ...
     def cut_both(self, sends: list[int], receives: list[int]) -> None: ...
+
+@final
+class BlockFormat:
+    def __init__(self, codec: int, block: int, scale: int) -> None: ...
+    def wire_bytes(self, count: int) -> int: ...
+
+def encode(
+    source: Arrays,
+    target: Arrays,
+    format: BlockFormat,
+    rounding: int,
+    seed: int,
+    first_block: int = 0,
+) -> float: ...
+def decode(source: Arrays, target: Arrays, format: BlockFormat) -> float: ...
+def rounded(arrays: Arrays, format: BlockFormat, rounding: int, seed: int) -> float: ...
+def convert(source: Arrays, target: Arrays) -> None: ...
 
 @final
 class Work:

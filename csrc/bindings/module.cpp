@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   register_log(module);
   register_dlpack(module);
   register_arrays(module);
+  register_quantize(module);
   register_work(module);
   register_communicator(module);
   register_coordinator(module);
