@@ -31,6 +31,7 @@ from pyccl.errors import (
     PycclError,
     TransportError,
 )
+from pyccl.quantization import Quantization
 from pyccl.subgroup import Subgroup
 from pyccl.work import Epoch, OperationInfo, Work
 
@@ -59,6 +60,7 @@ __all__ = [
     "PeerLostError",
     "ProtocolError",
     "PycclError",
+    "Quantization",
     "Subgroup",
     "TransportError",
     "View",

@@ -30,6 +30,7 @@ ArrayLike = Any
 _READ_OFF_THE_BUFFER = -1
 _ROWS_MAX = 1 << 48
 _SUPPORTED = "f32 f64 f16 bf16 i8 i16 i32 i64 u8 u16 u32 u64"
+_FLOATING = ("f32", "f64", "f16", "bf16")
 _NUMPY_NAMES = {
     "float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16",
     "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64",
@@ -98,6 +99,23 @@ def read_only(x: ArrayLike, world: int = 0) -> _core.Arrays:
 def written_only(x: ArrayLike) -> _core.Arrays:
     """Arrays that are received into."""
     return _only(x, "x", 0, writable=True)
+
+
+def floats(x: ArrayLike) -> list[tuple[str, Shape]]:
+    """Name and shape of each array; an error where one is of another kind of numbers."""
+    many = isinstance(x, (list, tuple))
+    if many and not x:
+        raise InvalidArgumentError("x is an empty list: there is nothing to work on")
+    found = []
+    for i, one in enumerate(x if many else [x]):
+        name = f"x[{i}]" if many else "x"
+        memory, dtype = _memory_of(one, name, writable=False)
+        if _name_of(dtype) not in _FLOATING:
+            raise InvalidTypeError(
+                f"{name} holds {_name_of(dtype)}; only {' '.join(_FLOATING)} can be quantized"
+            )
+        found.append((name, memoryview(memory).shape or ()))
+    return found
 
 
 def row_size(x: ArrayLike, name: str) -> int:
