@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pyccl.arrays import ArrayLike
 from pyccl.communicator import Communicator, View, connect
 from pyccl.coordinator import Coordinator
+from pyccl.error_feedback import ErrorFeedback
 from pyccl.errors import (
     AddressInUseError,
     CancelledError,
@@ -49,6 +50,7 @@ __all__ = [
     "Coordinator",
     "CoordinatorUnavailableError",
     "Epoch",
+    "ErrorFeedback",
     "EvictedError",
     "InvalidArgumentError",
     "InvalidTypeError",

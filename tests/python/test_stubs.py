@@ -41,6 +41,14 @@ with pyccl.Coordinator("127.0.0.1:0") as coordinator, pyccl.connect(coordinator.
     members: int = sub.barrier().members
     found: list[Array] = sub.subgroup(range(1)).all_to_all([x, x])
 
+    q = pyccl.Quantization("e3m0", block=64)
+    feedback = pyccl.ErrorFeedback("int8")
+    info = feedback.all_reduce(comm, x, op="avg")
+    info = feedback.all_reduce(sub, [x, x], out=[x, x])
+    feedback.quantization = q
+    step: float = q.rounded(x)[1]
+    codec: str = feedback.quantization.codec
+
     async def main() -> pyccl.OperationInfo:
         return await comm.all_reduce(x, async_op=True)
 
