@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pyccl import _core
 from pyccl.arrays import ArrayLike, apart, floats, same
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
-from pyccl.operations import code, integer
+from pyccl.options import code, integer
 
 Codec = Literal[
     "int8", "int8_minmax", "int4", "int4_minmax",

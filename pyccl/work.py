@@ -41,11 +41,11 @@ class OperationInfo(NamedTuple):
     """Of the contributors; what `avg` divided by."""
     peers_pending: bool
     """Joiners waited when the operation was committed; see Communicator.peers_pending."""
-    wire_ratio: float
+    wire_ratio: float = 1.0
     """`bytes_sent`, to what it would have been without quantization; else 1."""
-    bytes_packed: int
+    bytes_packed: int = 0
     """What of `bytes_sent` zstd has compressed; 0 where that did not pay."""
-    quantization_step: float
+    quantization_step: float = 0.0
     """The largest distance of neighbouring values in the quantized blocks that this peer has made
     or read; else 0."""
 
