@@ -50,6 +50,7 @@ class SlotPool {
   // Frees what is idle; slots that are out stay valid.
   void trim();
   std::size_t slots_out() const { return out_; }
+  std::size_t slot_bytes() const { return slot_bytes_; }
 
  private:
   std::size_t slot_bytes_;

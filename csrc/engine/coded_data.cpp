@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/assert.hpp"
+#include "base/mark.hpp"
 
 namespace pyccl::engine {
 namespace {
@@ -12,9 +13,6 @@ namespace {
 using collectives::Range;
 using collectives::Source;
 using kernels::DataType;
-
-// Results are rounded by other chances than contributions with the same numbers.
-constexpr std::uint64_t result_salt = 0x5851f42d4c957f2d;
 
 }  // namespace
 
@@ -254,6 +252,7 @@ void CodedData::finish(const FoldSegment& segment) {
                          std::uint64_t place) {
     const float* from = sum_ + offset / size;
     if (!segment.sent) return kernels::narrow(from, bytes / size, to, dtype);
+    PYCCL_MARK("a quantized result");
     note(kernels::encode({.source = reinterpret_cast<const std::byte*>(from),
                           .count = bytes / size,
                           .destination = result_blocks(range) + coded(offset),
@@ -261,6 +260,7 @@ void CodedData::finish(const FoldSegment& segment) {
                           .rounding = rounding(quantization_.seed ^ result_salt, place),
                           .rounded = to,
                           .rounded_dtype = dtype}));
+    if (PYCCL_MUTANT("owner-keeps-its-sum")) kernels::narrow(from, bytes / size, to, dtype);
   };
   memory_.visit_result(memory_of(range), write);
 }

@@ -24,6 +24,9 @@
 
 namespace pyccl::engine {
 
+// Results are rounded by other chances than contributions: their seed is this xor the given one.
+inline constexpr std::uint64_t result_salt = 0x5851f42d4c957f2d;
+
 class CodedData final : public PartData {
  public:
   // Bytes of an element, so of a block: where the arrays lie, on the wire, and as a partial sum.

@@ -188,23 +188,18 @@ void Operation::run(const Attempt& attempt) {
   for (auto& part : parts_) part->start();
 }
 
-// Where quantized, the default is the algorithm that rounds a value twice, however many ranks there
-// are; the estimates of select.cpp know nothing of what a block costs on its way.
 ChosenProgram Operation::program_of(const PartMemory& part, collectives::Shape shape,
                                     const Attempt& attempt) {
-  const Quantization& quantization = request_.quantization;
-  collectives::Algorithm algorithm = request_.algorithm;
   std::uint64_t bytes = kernels::size_of(part.dtype());
-  if (quantization.on()) {
-    bytes = CodedData::sizes_of(quantization, part.dtype()).largest();
-    const bool open = algorithm == collectives::Algorithm::automatic;
-    if (open && reduces(request_.kind)) algorithm = collectives::Algorithm::direct;
+  if (request_.quantization.on()) {
+    bytes = CodedData::sizes_of(request_.quantization, part.dtype()).largest();
+    PYCCL_ASSERT(bytes <= pools_.slots.slot_bytes());
     // Alone, a segment's numbers are copied from array to array, of which there may be many.
     if (shape.world == 1) bytes = descriptor_.segment_bytes;
   }
   const std::uint64_t elements = std::max<std::uint64_t>(descriptor_.segment_bytes / bytes, 1);
-  return pools_.programs.get({request_.kind, algorithm, self_rank_, std::move(shape), attempt.links,
-                              attempt.reach, elements});
+  return pools_.programs.get({request_.kind, algorithm_of(request_), self_rank_, std::move(shape),
+                              attempt.links, attempt.reach, elements});
 }
 
 PartData& Operation::data_of(PartMemory& part, CodedData::Extent extent, const Attempt& attempt) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/mark.hpp"
+
 namespace pyccl::engine {
 namespace {
 
@@ -41,6 +43,7 @@ ByteView PackedBlocks::get(std::uint64_t first, ByteView segment, Packer& packer
     }
   }
   if (size == not_shorter) return segment;
+  PYCCL_MARK("compressed blocks");
   packer.sent(size);
   return {memory, size};
 }

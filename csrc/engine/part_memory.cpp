@@ -22,8 +22,8 @@ std::uint64_t gap_between(const Run& run, const Run& next) {
 
 void RunList::add(std::byte* memory, std::uint64_t size, bool joins) {
   if (size == 0) return;
-  if (joins && !runs_.empty() && runs_.back().memory + runs_.back().size == memory &&
-      runs_.back().size % granule_ == 0) {
+  if (joins && granule_ == 1 && !runs_.empty() &&
+      runs_.back().memory + runs_.back().size == memory) {
     runs_.back().size += size;
     return;
   }

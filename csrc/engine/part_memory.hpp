@@ -39,7 +39,8 @@ struct Run {
 class RunList {
  public:
   explicit RunList(std::uint64_t granule = 1) : granule_(granule) {}
-  // Behind what is there. `joins`: one run with the one before, if they touch.
+  // Behind what is there. `joins`: one run with the one before, if they touch and need not be told
+  // apart.
   void add(std::byte* memory, std::uint64_t size, bool joins);
   std::uint64_t bytes() const { return runs_.empty() ? 0 : rounded_up(runs_.back()); }
   std::vector<Run>& runs() { return runs_; }

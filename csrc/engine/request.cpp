@@ -170,6 +170,12 @@ Status check_quantization(const Request& request) {
 
 }  // namespace
 
+collectives::Algorithm algorithm_of(const Request& request) {
+  const bool open = request.algorithm == collectives::Algorithm::automatic;
+  if (!open || !request.quantization.on() || !reduces(request.kind)) return request.algorithm;
+  return collectives::Algorithm::direct;
+}
+
 OnLoss usual_on_loss(Kind kind) {
   const bool retries = kind == Kind::all_reduce || kind == Kind::reduce ||
                        kind == Kind::broadcast || kind == Kind::barrier;

@@ -96,6 +96,10 @@ struct OperationInfo {
   bool peers_pending = false;  // the same on all members after the same operation
 };
 
+// The caller's choice of algorithm. Where reductions are quantized it is by default the one that
+// rounds a value twice, however many ranks there are.
+collectives::Algorithm algorithm_of(const Request&);
+
 // What the survivors of a lost member do where the caller has not said it: begin again where the
 // result's shape does not depend on their number.
 OnLoss usual_on_loss(collectives::Kind kind);

@@ -199,7 +199,7 @@ class Group {
     const std::size_t count = test_.counts[array];
     switch (test_.kind) {
       case Kind::all_reduce:
-        return narrowed(rounded(sum(array, 0, count), seed ^ 0x5851f42d4c957f2d), test_.dtype);
+        return narrowed(rounded(sum(array, 0, count), seed ^ result_salt), test_.dtype);
       case Kind::reduce_scatter:
         return narrowed(sum(array, index(rank) * count, count), test_.dtype);
       case Kind::broadcast: return narrowed(rounded(input(root, array), seed), test_.dtype);

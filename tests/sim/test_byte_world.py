@@ -15,6 +15,7 @@ MUTANTS = {
     "forget-epoch-on-data",
     "links-of-a-former-view",
     "no-restore-on-retry",
+    "owner-keeps-its-sum",
     "redirect-ignored",
     "slot-leak",
     "stash-kept-over-views",

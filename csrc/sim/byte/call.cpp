@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/layout.hpp"
+#include "sim/byte/quantized.hpp"
 
 namespace pyccl::sim {
 namespace {
@@ -63,6 +64,24 @@ std::uint64_t draw_count(Prng& prng, std::uint64_t most) {
                            : prng.below(most + 1);
 }
 
+// What it can't be of such a shape, it becomes.
+void quantize(CallShape& shape, std::uint32_t segment_bytes, Prng& prng) {
+  const bool reduces = engine::reduces(shape.kind);
+  const bool ring = shape.kind == Kind::all_reduce && shape.algorithm == Algorithm::ring;
+  const bool suits = shape.kind == Kind::all_reduce || shape.kind == Kind::reduce_scatter ||
+                     shape.kind == Kind::all_gather || shape.kind == Kind::broadcast;
+  // A block of 32 numbers takes up to 128 bytes.
+  if (!suits || segment_bytes < 128) return;
+  if (reduces && !ring) shape.algorithm = Algorithm::direct;
+  for (CallShape::Part& part : shape.arrays) {
+    if (!kernels::is_floating(part.dtype)) part.dtype = DataType::f32;
+  }
+  if (reduces && shape.op != ReduceOp::avg) shape.op = ReduceOp::sum;
+  shape.quantization = draw_quantization(prng, segment_bytes);
+  // Sums of few bits depend on their order, which on a ring is that of the links.
+  if (ring) shape.quantization.partial = DataType::f32;
+}
+
 }  // namespace
 
 std::string to_string(const ByteCall& call) {
@@ -73,6 +92,9 @@ std::string to_string(const ByteCall& call) {
   for (const CallShape::Part& part : shape.arrays) {
     text +=
         " " + std::string(kernels::name_of(part.dtype)) + "[" + std::to_string(part.count) + "]";
+  }
+  if (shape.quantization.on()) {
+    text += " as " + std::string(kernels::name_of(shape.quantization.format.codec));
   }
   return text + (shape.uneven != 0 ? ", uneven" : "");
 }
@@ -101,6 +123,7 @@ CallShape shape_of(const ByteSwarm& swarm, std::uint64_t seed, OpKey key) {
   const bool raise = prng.chance(swarm.raise_percent, 100) && !shape.barrier();
   shape.on_loss = raise ? engine::OnLoss::raise : engine::OnLoss::retry;
   shape.weighted = prng.chance(swarm.weight_percent, 100);
+  if (prng.chance(swarm.quantized_percent, 100)) quantize(shape, swarm.segment_bytes, prng);
   return shape;
 }
 
@@ -155,8 +178,8 @@ std::uint64_t ByteCall::amounts(std::size_t array, Rank from, Rank upto) const {
 }
 
 bool ByteCall::agrees_with(const ByteCall& other) const {
-  if (shape_.kind != other.shape_.kind || shape_.op != other.shape_.op ||
-      root() != other.root() || shape_.arrays.size() != other.shape_.arrays.size()) {
+  if (shape_.kind != other.shape_.kind || shape_.op != other.shape_.op || root() != other.root() ||
+      shape_.arrays.size() != other.shape_.arrays.size()) {
     return false;
   }
   for (std::size_t i = 0; i < shape_.arrays.size(); ++i) {
@@ -259,6 +282,7 @@ engine::Request ByteCall::request(std::uint32_t tag, Time deadline) {
   request.tag = tag;
   request.on_loss = shape_.on_loss;
   request.algorithm = shape_.algorithm;
+  request.quantization = shape_.quantization;
   request.deadline = deadline;
   request.world = world();
   if (root()) request.root = static_cast<Rank>(shape_.root % peers_.size());
@@ -320,6 +344,12 @@ ByteView ByteCall::result(std::size_t array, std::size_t bytes) const {
   return {block.data(), std::min(bytes, block.size())};
 }
 
+Bytes ByteCall::sent(const std::vector<const ByteCall*>& calls, std::size_t array) const {
+  const Bytes input = input_of(array);
+  if (!quantized(calls)) return input;
+  return rounded(input, shape_.arrays[array].dtype, shape_.quantization);
+}
+
 Bytes ByteCall::reduced(const std::vector<const ByteCall*>& calls, std::size_t array,
                         std::uint64_t begin, std::uint64_t count) {
   const CallShape& shape = calls.front()->shape_;
@@ -334,12 +364,17 @@ Bytes ByteCall::reduced(const std::vector<const ByteCall*>& calls, std::size_t a
     weights.push_back(call->weight_);
     weight_sum += call->weight_;
   }
+  const double total = shape.op == ReduceOp::avg ? weight_sum : 1.0;
+  if (calls.front()->quantized(calls)) {
+    const bool ring = shape.algorithm == Algorithm::ring;
+    const bool spread = shape.kind == Kind::all_reduce;
+    return added_up(inputs, weights, total, {part.dtype, shape.quantization, !ring, spread});
+  }
   for (const Bytes& input : inputs) sources.push_back(input.data());
   Bytes result(count * kernels::size_of(part.dtype));
   const auto fold =
       kernels::targets().front()->fold[static_cast<int>(part.dtype)][static_cast<int>(shape.op)];
-  const double divisor = shape.op == ReduceOp::avg ? weight_sum : 1.0;
-  fold({result.data(), sources, weights, divisor, count});
+  fold({result.data(), sources, weights, total, count});
   return result;
 }
 
@@ -363,9 +398,9 @@ Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t 
     case Kind::all_gather:
     case Kind::gather:
       if (root && !is_root) return all;
-      for (const ByteCall* call : calls) append(call->input_of(array));
+      for (const ByteCall* call : calls) append(call->sent(calls, array));
       return all;
-    case Kind::broadcast: return (*root_call)->input_of(array);
+    case Kind::broadcast: return (*root_call)->sent(calls, array);
     case Kind::scatter:
       // A rank may have got another place since it called.
       return (*root_call)->piece_of(array, own.amounts(array, 0, rank), own.amount(array, 0, rank));

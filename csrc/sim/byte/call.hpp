@@ -31,6 +31,7 @@ struct CallShape {
   bool weighted = false;
   std::uint32_t root = 0;    // modulo the number of members
   std::uint64_t uneven = 0;  // not 0: ranks differ in their counts, by this seed
+  engine::Quantization quantization;
 
   bool barrier() const { return kind == collectives::Kind::barrier; }
 };
@@ -91,6 +92,11 @@ class ByteCall {
   Bytes piece_of(std::size_t array, std::uint64_t begin, std::uint64_t count) const;
   bool holds_input(std::size_t array) const;
   bool agrees_with(const ByteCall& other, std::size_t array) const;
+  // Alone nothing is.
+  bool quantized(const std::vector<const ByteCall*>& calls) const {
+    return shape_.quantization.on() && calls.size() > 1;
+  }
+  Bytes sent(const std::vector<const ByteCall*>& calls, std::size_t array) const;
   static Bytes reduced(const std::vector<const ByteCall*>& calls, std::size_t array,
                        std::uint64_t begin, std::uint64_t count);
 

@@ -123,6 +123,7 @@ ByteSwarm draw_byte_swarm(Prng& prng) {
   if (!loyal) swarm.update_cancel_percent = update_cancel_percent;
   if (prng.chance(1, 4)) swarm.connections_factor = 5;
   if (prng.chance(2, 3)) swarm.other_kinds_percent = prng.between(20, 100);
+  if (prng.chance(1, 3)) swarm.quantized_percent = prng.between(20, 100);
   return swarm;
 }
 

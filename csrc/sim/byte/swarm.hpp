@@ -43,6 +43,7 @@ struct ByteSwarm {
   std::uint64_t other_kinds_percent = 0;  // than all-reduce
   std::uint64_t weight_percent = 0;       // of all operations have weights but 1
   std::uint64_t list_percent = 0;
+  std::uint64_t quantized_percent = 0;  // of the operations that can be
   std::uint64_t mismatch_permille = 0;
   std::uint64_t cancel_permille = 0;
   std::uint64_t update_cancel_percent = 0;
