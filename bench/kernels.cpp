@@ -1,9 +1,10 @@
-// How fast the folds are: GB/s of one operand (bytes of the destination per second) beside memcpy
-// of the same size, which reads one operand and writes one.
+// How fast the kernels are: GB/s of one operand beside memcpy of the same size, which reads one
+// operand and writes one. Of folds that is bytes of the destination per second; of codecs bytes of
+// the numbers in f32, in blocks of 256 with f32 scales, however few their codes are.
 //
 // usage: bench_kernels [bytes] [substring] The default size, 256 KiB, is that of a segment, and
 // lies in cache as it does for the executor; give 268435456 to measure memory. A substring picks
-// rows, for instance "f16 sum".
+// rows, for instance "f16 sum" or "int8 encode".
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -14,6 +15,7 @@
 
 #include "base/prng.hpp"
 #include "kernels/kernels.hpp"
+#include "kernels/quantize.hpp"
 
 using namespace pyccl;
 using namespace pyccl::kernels;
@@ -106,13 +108,16 @@ double measure(const Target& target, DataType type, ReduceOp op, const Row& row,
   return gigabytes_per_second(size, [&] { fold(arguments); });
 }
 
-void run(std::size_t size, const std::string& wanted) {
-  Buffers buffers = make_buffers(size);
-  const double copied = gigabytes_per_second(
-      size, [&] { std::memcpy(buffers.operand[source_count_max], buffers.operand[0], size); });
-  std::printf("%zu bytes per operand; memcpy %.1f GB/s\n%-22s", size, copied, "");
-  for (const Target* target : targets()) std::printf("%10s", std::string(target->name).c_str());
-  std::printf("   GB/s of one operand\n");
+// If it is wanted: `measure` gives a target's speed.
+template <class Measure>
+void print_row(const std::string& label, const std::string& wanted, Measure measure) {
+  if (label.find(wanted) == std::string::npos) return;
+  std::printf("%-30s", label.c_str());
+  for (const Target* target : targets()) std::printf("%10.1f", measure(*target));
+  std::printf("\n");
+}
+
+void run_folds(std::size_t size, const std::string& wanted, Buffers& buffers) {
   for (int type = 0; type < PYCCL_DTYPE_COUNT; ++type) {
     fill(buffers, static_cast<DataType>(type), size);
     for (int op = 0; op < PYCCL_REDOP_COUNT; ++op) {
@@ -122,16 +127,98 @@ void run(std::size_t size, const std::string& wanted) {
         if ((row.weighted || row.divisor != 1) && !divides) continue;
         const std::string label = std::string(name_of(static_cast<DataType>(type))) + " " +
                                   std::string(name_of(static_cast<ReduceOp>(op))) + " " + row.label;
-        if (label.find(wanted) == std::string::npos) continue;
-        std::printf("%-22s", label.c_str());
-        for (const Target* target : targets()) {
-          std::printf("%10.1f", measure(*target, static_cast<DataType>(type),
-                                        static_cast<ReduceOp>(op), row, buffers, size));
-        }
-        std::printf("\n");
+        print_row(label, wanted, [&](const Target& target) {
+          return measure(target, static_cast<DataType>(type), static_cast<ReduceOp>(op), row,
+                         buffers, size);
+        });
       }
     }
   }
+}
+
+// Numbers of both signs and several magnitudes, as gradients have them.
+void fill_gradients(std::byte* operand, std::size_t count) {
+  Prng prng(2);
+  for (std::size_t i = 0; i < count; ++i) {
+    const float unit = static_cast<float>(prng.below(1 << 20)) * 0x1p-19f - 1.0f;
+    const float value = unit * unit * unit;
+    std::memcpy(operand + i * sizeof(float), &value, sizeof(float));
+  }
+}
+
+struct CodecRow {
+  const char* label;
+  void (*run)(const EncodeArguments&, float* sum, const Target&);
+};
+
+void run_encode(const EncodeArguments& arguments, const Target& target, Rounding rounding,
+                float* rounded, DataType dtype = DataType::f32) {
+  EncodeArguments encoding = arguments;
+  encoding.rounding.mode = rounding;
+  encoding.rounded = reinterpret_cast<std::byte*>(rounded);
+  encoding.dtype = dtype;
+  encode(encoding, target);
+}
+
+constexpr CodecRow codec_rows[] = {
+    {"encode",
+     [](const EncodeArguments& arguments, float*, const Target& target) {
+       run_encode(arguments, target, Rounding::nearest, nullptr);
+     }},
+    {"encode rounded",
+     [](const EncodeArguments& arguments, float* sum, const Target& target) {
+       run_encode(arguments, target, Rounding::nearest, sum);
+     }},
+    {"encode stochastic",
+     [](const EncodeArguments& arguments, float*, const Target& target) {
+       run_encode(arguments, target, Rounding::stochastic, nullptr);
+     }},
+    {"encode bf16",
+     [](const EncodeArguments& arguments, float*, const Target& target) {
+       run_encode(arguments, target, Rounding::nearest, nullptr, DataType::bf16);
+     }},
+    {"decode",
+     [](const EncodeArguments& arguments, float* sum, const Target& target) {
+       decode({arguments.destination, arguments.format, arguments.count,
+               reinterpret_cast<std::byte*>(sum), DataType::f32},
+              target);
+     }},
+    {"accumulate",
+     [](const EncodeArguments& arguments, float* sum, const Target& target) {
+       accumulate({arguments.destination, arguments.format, arguments.count, sum, 0.5f, false},
+                  target);
+     }},
+};
+
+void run_codecs(std::size_t size, const std::string& wanted, Buffers& buffers) {
+  EncodeArguments arguments;
+  arguments.source = buffers.operand[0];
+  arguments.count = size / sizeof(float);
+  arguments.destination = buffers.operand[1];
+  auto* sum = reinterpret_cast<float*>(buffers.operand[source_count_max]);
+  fill_gradients(buffers.operand[0], arguments.count);
+  std::fill_n(sum, arguments.count, 0.0f);
+  for (int codec = PYCCL_CODEC_NONE + 1; codec < PYCCL_CODEC_COUNT; ++codec) {
+    arguments.format.codec = static_cast<Codec>(codec);
+    encode(arguments);
+    for (const CodecRow& row : codec_rows) {
+      const std::string label = std::string(name_of(arguments.format.codec)) + " " + row.label;
+      print_row(label, wanted, [&](const Target& target) {
+        return gigabytes_per_second(size, [&] { row.run(arguments, sum, target); });
+      });
+    }
+  }
+}
+
+void run(std::size_t size, const std::string& wanted) {
+  Buffers buffers = make_buffers(size);
+  const double copied = gigabytes_per_second(
+      size, [&] { std::memcpy(buffers.operand[source_count_max], buffers.operand[0], size); });
+  std::printf("%zu bytes per operand; memcpy %.1f GB/s\n%-30s", size, copied, "");
+  for (const Target* target : targets()) std::printf("%10s", std::string(target->name).c_str());
+  std::printf("   GB/s of one operand\n");
+  run_folds(size, wanted, buffers);
+  run_codecs(size, wanted, buffers);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 set(kernel_flags -O3 -ffp-contract=off)
 set(scalar_flags "")
 set(neon_flags "")
-set(avx2_flags -mavx2 -mf16c)
+set(avx2_flags -mavx2 -mf16c -mfma)
 set(avx512_flags ${avx2_flags} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(avx2_flags "")

@@ -8,15 +8,6 @@
 namespace pyccl::kernels {
 namespace {
 
-template <class To, class From>
-PYCCL_INLINE To converted(From from) {
-  if constexpr (std::is_arithmetic_v<From>) {
-    return static_cast<To>(from);
-  } else {
-    return __builtin_convertvector(from, To);
-  }
-}
-
 template <DataType type>
 struct Stored {
   using Element = std::uint16_t;

@@ -43,6 +43,15 @@ PYCCL_INLINE To bits_as(From from) {
   return to;
 }
 
+template <class To, class From>
+PYCCL_INLINE To converted(From from) {
+  if constexpr (std::is_arithmetic_v<From>) {
+    return static_cast<To>(from);
+  } else {
+    return __builtin_convertvector(from, To);
+  }
+}
+
 inline constexpr std::uint32_t f32_quiet_nan = 0x7fc00000;
 
 // Which NaN an addition returns depends on the processor and on how the compiler orders the

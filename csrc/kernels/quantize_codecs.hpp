@@ -11,10 +11,27 @@
 namespace pyccl::kernels {
 namespace {
 
-// |y| < 2^22: added to 1.5 * 2^23 its fraction has no place and is rounded away, to even.
+template <class V>
+PYCCL_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+
+template <class V>
+PYCCL_INLINE V larger(V a, V b) {
+  return a > b ? a : b;
+}
+
+// Ties to even, as the floating-point mode says.
 PYCCL_INLINE Ints nearest_integer(Floats y) {
+#if PYCCL_VECTOR_BYTES == 64
+  return bits_as<Ints>(_mm512_maskz_cvtps_epi32(all_lanes, bits_as<__m512>(y)));
+#elif PYCCL_VECTOR_BYTES == 32
+  return bits_as<Ints>(_mm256_cvtps_epi32(bits_as<__m256>(y)));
+#else
+  // |y| < 2^22: added to 1.5 * 2^23 its fraction has no place and is rounded away.
   constexpr float magic = 0x1.8p23f;
   return bits_as<Ints>(y + magic) - bits_as<std::int32_t>(magic);
+#endif
 }
 
 // Up, away from zero, as often as the fraction says. A y that is an integer stays.
@@ -89,16 +106,17 @@ struct Floating {
   template <bool stochastic>
   static PYCCL_INLINE Words encode(Floats y, Words draw) {
     const Words word = bits_as<Words>(y);
-    const Words at = position(bits_as<Floats>(word & 0x7fffffffu));
-    Words code;
-    if constexpr (stochastic) {
-      code = (at + (draw >> (32 - shift))) >> shift;
-    } else {
-      code = (at + ((1u << (shift - 1)) - 1) + ((at >> shift) & 1u)) >> shift;
-    }
-    code = code < code_max ? code : Words{} + code_max;
+    const Words magnitude = word & 0x7fffffffu;
     const Words sign = (word >> (32 - bits)) & sign_bit;
-    return code == 0u ? code : code | sign;
+    if constexpr (stochastic) {
+      const Words code = (position(magnitude) + (draw >> (32 - shift))) >> shift;
+      const Words capped = code < code_max ? code : Words{} + code_max;
+      return code == 0u ? code : capped | sign;
+    } else {
+      // A scale that is capped leaves y beyond the largest value by less than half a step.
+      const Words code = nearest(magnitude);
+      return code == 0u ? code : code | sign;
+    }
   }
 
   static PYCCL_INLINE Floats value(Words code) {
@@ -111,10 +129,16 @@ struct Floating {
 
  private:
   // Next to the least normal number the steps of f32 are as those of subnormal numbers must be.
-  static PYCCL_INLINE Words position(Floats magnitude) {
-    const Words subnormal = bits_as<Words>(magnitude + least_normal) - least_normal_bits;
-    const Words normal = bits_as<Words>(magnitude) - (least_normal_bits - first_normal);
-    return magnitude < least_normal ? subnormal : normal;
+  static PYCCL_INLINE Words position(Words magnitude) {
+    const auto number = bits_as<Floats>(magnitude);
+    const Words subnormal = bits_as<Words>(number + least_normal) - least_normal_bits;
+    const Words normal = magnitude - (least_normal_bits - first_normal);
+    return number < least_normal ? subnormal : normal;
+  }
+
+  static PYCCL_INLINE Words nearest(Words magnitude) {
+    const Words at = position(magnitude);
+    return (at + ((1u << (shift - 1)) - 1) + ((at >> shift) & 1u)) >> shift;
   }
 };
 

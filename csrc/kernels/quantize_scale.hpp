@@ -1,5 +1,4 @@
-// The scale of a block: how it is found, how it lies on the wire, and how numbers are brought into
-// its units and back.
+// The scale of a block: how it is found, and how it lies on the wire.
 #pragma once
 
 #include "kernels/quantize_codecs.hpp"
@@ -18,11 +17,6 @@ struct BlockScale {
 
 PYCCL_INLINE bool is_finite(float value) {
   return (bits_as<std::uint32_t>(value) & 0x7fffffffu) < infinity_bits;
-}
-
-template <class Codec>
-PYCCL_INLINE std::size_t scale_bytes(bool brain) {
-  return (brain ? 2 : 4) * (Codec::minmax ? 2 : 1);
 }
 
 PYCCL_INLINE void write_scale(std::byte* to, float value, bool brain) {
@@ -53,7 +47,7 @@ PYCCL_INLINE std::byte* write_scales(std::byte* wire, const BlockScale& scale, b
   const float first = scale.is_number ? scale.scale : bits_as<float>(f32_quiet_nan);
   write_scale(wire, first, brain);
   if constexpr (Codec::minmax) write_scale(wire + (brain ? 2 : 4), scale.least, brain);
-  return wire + scale_bytes<Codec>(brain);
+  return wire + (brain ? 2 : 4) * (Codec::minmax ? 2 : 1);
 }
 
 template <class Codec>
@@ -70,9 +64,8 @@ PYCCL_INLINE T fold_lanes(Lanes<T, n> value, Combine combine) {
   if constexpr (n == 1) {
     return value;
   } else if constexpr (n == 4) {
-    T lane[4];
-    std::memcpy(lane, &value, sizeof(lane));
-    return combine(combine(lane[0], lane[1]), combine(lane[2], lane[3]));
+    const auto pairs = combine(value, __builtin_shufflevector(value, value, 2, 3, 0, 1));
+    return combine(pairs, __builtin_shufflevector(pairs, pairs, 1, 0, 3, 2))[0];
   } else {
     struct Halves {
       Lanes<T, n / 2> lower;
@@ -93,14 +86,14 @@ PYCCL_INLINE T fold_chunk(const Chunk<Lanes<T, lanes>>& chunk, Combine combine) 
 struct Smaller {
   template <class V>
   PYCCL_INLINE V operator()(V a, V b) const {
-    return a < b ? a : b;
+    return smaller(a, b);
   }
 };
 
 struct Larger {
   template <class V>
   PYCCL_INLINE V operator()(V a, V b) const {
-    return a > b ? a : b;
+    return larger(a, b);
   }
 };
 
@@ -121,10 +114,10 @@ PYCCL_INLINE Extremes find_extremes(const float* numbers, std::size_t block) {
   for (std::size_t at = 0; at < block; at += chunk_elements) {
     const Chunk<Floats> chunk = load_numbers(numbers + at);
     for (std::size_t i = 0; i < parts; ++i) {
-      magnitude.part[i] = Larger{}(magnitude.part[i], magnitude_of(chunk.part[i]));
+      magnitude.part[i] = larger(magnitude.part[i], magnitude_of(chunk.part[i]));
       if constexpr (minmax) {
-        least.part[i] = Smaller{}(least.part[i], chunk.part[i]);
-        greatest.part[i] = Larger{}(greatest.part[i], chunk.part[i]);
+        least.part[i] = smaller(least.part[i], chunk.part[i]);
+        greatest.part[i] = larger(greatest.part[i], chunk.part[i]);
       }
     }
   }
@@ -172,7 +165,7 @@ PYCCL_INLINE BlockScale symmetric_scale(const Extremes& extremes, bool brain) {
   constexpr float brain_max = scale_max(Codec::largest, 0x10000);
   float scale = reaching(extremes.magnitude, Codec::largest);
   if (brain) scale = brain_away_from_zero(scale);
-  return {Smaller{}(scale, brain ? brain_max : plain_max), 0, true};
+  return {smaller(scale, brain ? brain_max : plain_max), 0, true};
 }
 
 // The distance from the least to the greatest number may be infinite; that of their halves isn't.
@@ -189,54 +182,19 @@ PYCCL_INLINE BlockScale minmax_scale(const Extremes& extremes, bool brain, float
   return {brain ? brain_away_from_zero(scale) : scale, least, true};
 }
 
-// From numbers to units of the scale.
+// `half` is what min-max codecs multiply numbers by, so that no distance is infinite.
 template <class Codec>
-class Quotient {
- public:
-  Quotient(const BlockScale& scale, float half)
-      : half_(half), least_(scale.least * half), divisor_(scale.scale * half) {
-    if (divisor_ == 0) divisor_ = 1;  // all numbers of the block give 0
+PYCCL_INLINE BlockScale find_scale(const float* numbers, std::size_t block, bool brain,
+                                   float& half) {
+  const Extremes extremes = find_extremes<Codec::minmax>(numbers, block);
+  half = 1;
+  if (!is_finite(extremes.magnitude)) return {};
+  if constexpr (Codec::minmax) {
+    return minmax_scale<Codec>(extremes, brain, half);
+  } else {
+    return symmetric_scale<Codec>(extremes, brain);
   }
-
-  PYCCL_INLINE Floats operator()(Floats number) const {
-    if constexpr (!Codec::minmax) return number / divisor_;
-    const Floats y = (number * half_ - least_) / divisor_;
-    return y > 0.0f ? y : Floats{};  // the least number may lie below the least bf16
-  }
-
- private:
-  float half_;
-  float least_;
-  float divisor_;
-};
-
-// From codes to numbers.
-template <class Codec>
-class Value {
- public:
-  explicit Value(const BlockScale& scale) {
-    // Far from zero a sum is formed of halves, which can't overflow.
-    const bool far = Codec::minmax && scale.scale >= 0x1p119f;
-    const float half = far ? 0.5f : 1.0f;
-    scale_ = scale.scale * half;
-    least_ = scale.least * half;
-    max_ = f32_max * half;
-    twice_ = far ? 2.0f : 1.0f;
-  }
-
-  PYCCL_INLINE Floats operator()(Words code) const {
-    const Floats product = Codec::value(code) * scale_;
-    if constexpr (!Codec::minmax) return product;
-    const Floats sum = least_ + product;
-    return (sum < max_ ? sum : Floats{} + max_) * twice_;
-  }
-
- private:
-  float scale_;
-  float least_;
-  float max_;
-  float twice_;
-};
+}
 
 }  // namespace
 }  // namespace pyccl::kernels

@@ -1,4 +1,4 @@
-// x86 processors since about 2013 (AVX2 and F16C).
+// x86 processors since about 2013 (AVX2, F16C and FMA).
 #if defined(__x86_64__)
 
 #define PYCCL_VECTOR_BYTES 32
