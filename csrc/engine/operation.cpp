@@ -39,11 +39,12 @@ std::uint32_t layout_of(const Request& request, bool is_root) {
   return std::max(sum, 1u);
 }
 
-// zstd makes about 400 MB/s of a core, beside which the data that it shortens leaves: it pays on
-// links that take less. Of those that nobody has measured yet we expect that.
-bool zstd_pays(const collectives::Links& links) {
+// zstd takes in about 400 MB/s of blocks, while what it has shortened leaves: it pays on links that
+// take less, so never within a host. Of links that nobody has measured yet we expect that.
+bool zstd_pays(const Attempt& attempt) {
   constexpr std::uint32_t zstd_mb_per_s = 400;
-  return std::max(links.mesh_mb_per_s, links.ring_mb_per_s) < zstd_mb_per_s;
+  return attempt.reach == collectives::Reach::network &&
+         std::max(attempt.links.mesh_mb_per_s, attempt.links.ring_mb_per_s) < zstd_mb_per_s;
 }
 
 protocol::Collective collective_of(collectives::Kind kind) {
@@ -206,7 +207,7 @@ PartData& Operation::data_of(PartMemory& part, CodedData::Extent extent, const A
   const Quantization& quantization = request_.quantization;
   const std::uint64_t number_bytes = kernels::size_of(part.dtype());
   if (quantization.on() && peers_.size() > 1) {
-    const bool compresses = quantization.zstd && zstd_pays(attempt.links);
+    const bool compresses = quantization.zstd && zstd_pays(attempt);
     coded_.push_back(std::make_unique<CodedData>(quantization, weight_, part, extent, pools_.memory,
                                                  pools_.zstd, compresses));
     return *coded_.back();

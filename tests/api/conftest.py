@@ -22,20 +22,30 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER = ROOT / "csrc/include/pyccl.h"
+INCLUDE = ROOT / "csrc/include"
+HEADER = INCLUDE / "pyccl.h"
 # Far beyond what anything here takes, in seconds.
 PATIENCE = 30.0
 
 
+def header() -> str:
+    """With what it includes of ours in its place."""
+
+    def included(name: re.Match[str]) -> str:
+        return (INCLUDE / name[1]).read_text()
+
+    return re.sub(r'(?m)^#include "(\w+\.h)"$', included, HEADER.read_text())
+
+
 def declarations() -> str:
     """The header without what the preprocessor would have dealt with."""
-    text = re.sub(r"(?ms)^#ifdef __cplusplus$.*?^#endif$", "", HEADER.read_text())
+    text = re.sub(r"(?ms)^#ifdef __cplusplus$.*?^#endif$", "", header())
     return re.sub(r"(?m)^#.*$", "", text).replace("PYCCL_API ", "")
 
 
 def constants() -> SimpleNamespace:
     """What the header defines as plain numbers."""
-    found = re.findall(r"(?m)^#define PYCCL_(\w+) (\d+)$", HEADER.read_text())
+    found = re.findall(r"(?m)^#define PYCCL_(\w+) (\d+)$", header())
     return SimpleNamespace(**{name: int(number) for name, number in found})
 
 
