@@ -324,7 +324,7 @@ def test_json_holds_every_figure() -> None:
     assert content["rows"][1] == {
         "collective": "all_reduce", "size": 65536, "count": 16384, "dtype": "float32", "op": "sum",
         "root": -1, "placement": "in-place", "time_us": 20000.0, "algbw": 0.0032768,
-        "busbw": 0.0049152, "wrong": 7,
+        "busbw": 0.0049152, "wrong": 7, "wire_ratio": 1.0,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -22,6 +22,7 @@ from pyccl.cli.bench.measure import Line, Plan, measure
 from pyccl.cli.bench.plot import PlotUnavailableError, draw, require_matplotlib
 from pyccl.cli.bench.report import TIMING, Screen, summary, to_json, wrong_of
 from pyccl.errors import InvalidArgumentError, PycclError
+from pyccl.quantization import Codec
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _LOCAL_PEERS = 2
@@ -48,9 +49,12 @@ def _dtype(_: click.Context, __: click.Parameter, name: str) -> str:
     return SHORT_DTYPES.get(name, name)
 
 
-def _collectives(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+def _collectives(
+    context: click.Context, _: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
     if "all" in names:
-        return tuple(COLLECTIVES)
+        quantized = context.params.get("quantization") is not None
+        return tuple(one.name for one in COLLECTIVES.values() if one.roundings or not quantized)
     try:
         return tuple(collective_of(name).name for name in names or ("all_reduce",))
     except InvalidArgumentError as error:
@@ -109,6 +113,12 @@ def _collectives(_: click.Context, __: click.Parameter, names: tuple[str, ...]) 
     "--algorithm", type=click.Choice(list(_core.algorithms)),
     help="Instead of the library's own choice.",
 )  # fmt: skip
+@click.option(
+    "--quantization", type=click.Choice(get_args(Codec)), metavar="CODEC",
+    # So that "all" knows of it: those that can be quantized.
+    is_eager=True,
+    help=f"Send numbers in fewer bits: {', '.join(get_args(Codec))}.",
+)  # fmt: skip
 @click.option("--transport", type=click.Choice(["auto", "tcp"]), help="auto: shared memory, too.")
 @click.option("--connections", type=click.IntRange(1, 64), help="Per pair of peers.")
 @click.option(
@@ -117,7 +127,8 @@ def _collectives(_: click.Context, __: click.Parameter, names: tuple[str, ...]) 
 )  # fmt: skip
 @click.option(
     "--check/--no-check", default=True, show_default=True,
-    help="Compare the results with numpy's, element by element.",
+    help="Compare the results with numpy's, element by element. Quantized: with what the codec "
+    "makes of the numbers, and none may be farther from numpy's than half a step per rounding.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
@@ -144,7 +155,8 @@ def command(
 
     Prints size, count, time, algbw and busbw as nccl-tests defines them. The time is the mean over
     the iterations at the slowest peer. #wrong counts elements that differ from what numpy computes.
-    Ends with status 1 if there are any, or if a peer fails.
+    Ends with status 1 if there are any, or if a peer fails. With --quantization, bandwidths count
+    the bytes that the numbers have at both ends, and --json has their ratio on the wire.
     """
     plan = Plan(**{one.name: options.pop(one.name) for one in fields(Plan)})
     if plan.min_bytes > plan.max_bytes:
@@ -200,9 +212,11 @@ def _collect(lines: Iterator[Line], screen: Screen) -> list[Line]:
 
 def _opening(peers: int, plan: Plan, connect: dict[str, Any]) -> list[str]:
     settings = "".join(f", {name.replace('_', '-')} {value}" for name, value in connect.items())
-    algorithm = f", algorithm {plan.algorithm}" if plan.algorithm else ""
+    for name in ("algorithm", "quantization"):
+        if (value := getattr(plan, name)) is not None:
+            settings += f", {name} {value}"
     return [
-        f"# pyccl {pyccl.__version__}, {peers} peer{'s' * (peers > 1)}{settings}{algorithm}",
+        f"# pyccl {pyccl.__version__}, {peers} peer{'s' * (peers > 1)}{settings}",
         f"# iterations {plan.iters}, warm-up {plan.warmup}; time: {TIMING}",
         "#",
     ]

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pyccl import Quantization
 from pyccl.cli.bench.data import Array, Data
+from pyccl.cli.bench.quantized import QuantizedData
 from pyccl.errors import InvalidArgumentError
 
 Placement = Literal["out", "in"]
@@ -31,6 +33,7 @@ class Peer:
     data: Data
     root: int = 0
     algorithm: str | None = None
+    quantization: Quantization | None = None
 
     @property
     def world(self) -> int:
@@ -38,7 +41,14 @@ class Peer:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {} if self.algorithm is None else {"algorithm": self.algorithm}
+        return {
+            **({} if self.algorithm is None else {"algorithm": self.algorithm}),
+            **self.rounding,
+        }
+
+    @property
+    def rounding(self) -> dict[str, Any]:
+        return {} if self.quantization is None else {"quantization": self.quantization}
 
     @property
     def reduction(self) -> dict[str, Any]:
@@ -49,13 +59,14 @@ class Peer:
 class Case:
     """One collective at one size, ready to be called over and over."""
 
-    call: Callable[[], object]
+    call: Callable[..., object]
+    """What can be quantized hands options on to its collective; "async_op" asks for a Work."""
     x: Array | None = None
     given: Callable[[], Array] | None = None
     """What x holds before the call; None: it is overwritten."""
     result: Array | None = None
     """Where the result is at this peer, if it gets one. May be x."""
-    expected: Callable[[], Array] | None = None
+    expected: Callable[[Data], Array] | None = None
     grows: bool = False
     """The result replaces the input, which would grow with each call."""
 
@@ -74,7 +85,14 @@ class Case:
         """How many elements of the result are not what they must be."""
         if self.result is None or self.expected is None:
             return 0
-        return data.wrong(self.result.reshape(-1), self.expected())
+        return data.wrong(self.result.reshape(-1), self.expected(data))
+
+    def wrong_if_quantized(self, data: QuantizedData, plain: Data, allowed: float) -> int:
+        """The same where nothing may be farther than `allowed` from the plain result."""
+        if self.result is None or self.expected is None:
+            return 0
+        got = self.result.reshape(-1)
+        return data.wrong_by(got, self.expected(data), self.expected(plain), allowed)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,9 @@ class Collective:
     placements: tuple[Placement, ...] = ("out",)
     peers_min: int = 1
     sized: bool = True
+    roundings: Callable[[int], int] | None = None
+    """Of the contributions that add up: how often something is rounded that adds to the error of a
+    quantized result. None: it can't be quantized."""
 
     def blocks_of(self, world: int) -> int:
         return world if self.blocks else 1
@@ -102,9 +123,9 @@ def _all_reduce(peer: Peer, count: int, in_place: bool) -> Case:
     x = peer.data.empty(count)
     out = None if in_place else peer.data.empty(count)
     return Case(
-        lambda: peer.comm.all_reduce(x, out=out, **peer.reduction),
+        lambda **how: peer.comm.all_reduce(x, out=out, **peer.reduction, **how),
         x, lambda: peer.data.given(peer.rank, count),
-        x if out is None else out, lambda: peer.data.reduced(count),
+        x if out is None else out, lambda data: data.all_reduced(count),
         grows=in_place,
     )  # fmt: skip
 
@@ -112,18 +133,18 @@ def _all_reduce(peer: Peer, count: int, in_place: bool) -> Case:
 def _all_gather(peer: Peer, count: int, _: bool) -> Case:
     x, out = peer.data.empty(count), peer.data.empty(peer.world, count)
     return Case(
-        lambda: peer.comm.all_gather(x, out=out, **peer.options),
+        lambda **how: peer.comm.all_gather(x, out=out, **peer.options, **how),
         x, lambda: peer.data.given(peer.rank, count),
-        out, lambda: _all_given(peer, count),
+        out, lambda data: _all_received(data, count),
     )  # fmt: skip
 
 
 def _reduce_scatter(peer: Peer, count: int, _: bool) -> Case:
     x, out = peer.data.empty(peer.world, count), peer.data.empty(count)
     return Case(
-        lambda: peer.comm.reduce_scatter(x, out=out, **peer.reduction),
+        lambda **how: peer.comm.reduce_scatter(x, out=out, **peer.reduction, **how),
         x, lambda: peer.data.given(peer.rank, peer.world * count),
-        out, lambda: peer.data.reduced(count, at=peer.rank * count),
+        out, lambda data: data.reduced(count, at=peer.rank * count),
     )  # fmt: skip
 
 
@@ -132,16 +153,16 @@ def _all_to_all(peer: Peer, count: int, _: bool) -> Case:
     return Case(
         lambda: peer.comm.all_to_all(x, out=out, **peer.options),
         x, lambda: peer.data.given(peer.rank, peer.world * count),
-        out, lambda: _all_given(peer, count, at=peer.rank * count),
+        out, lambda data: _all_received(data, count, at=peer.rank * count),
     )  # fmt: skip
 
 
 def _broadcast(peer: Peer, count: int, _: bool) -> Case:
     x = peer.data.empty(count)
     return Case(
-        lambda: peer.comm.broadcast(x, root=peer.root, **peer.options),
+        lambda **how: peer.comm.broadcast(x, root=peer.root, **peer.options, **how),
         x, (lambda: peer.data.given(peer.root, count)) if peer.rank == peer.root else None,
-        x, lambda: peer.data.given(peer.root, count),
+        x, lambda data: data.received(peer.root, count),
     )  # fmt: skip
 
 
@@ -150,7 +171,7 @@ def _reduce(peer: Peer, count: int, _: bool) -> Case:
     return Case(
         lambda: peer.comm.reduce(x, root=peer.root, **peer.reduction),
         x, lambda: peer.data.given(peer.rank, count),
-        x if peer.rank == peer.root else None, lambda: peer.data.reduced(count),
+        x if peer.rank == peer.root else None, lambda data: data.reduced(count),
         grows=True,
     )  # fmt: skip
 
@@ -161,7 +182,7 @@ def _gather(peer: Peer, count: int, _: bool) -> Case:
     return Case(
         lambda: peer.comm.gather(x, root=peer.root, out=out, **peer.options),
         x, lambda: peer.data.given(peer.rank, count),
-        out, lambda: _all_given(peer, count),
+        out, lambda data: _all_received(data, count),
     )  # fmt: skip
 
 
@@ -172,7 +193,7 @@ def _scatter(peer: Peer, count: int, _: bool) -> Case:
     return Case(
         lambda: peer.comm.scatter(x, root=peer.root, out=out, **peer.options),
         x if is_root else None, lambda: peer.data.given(peer.root, peer.world * count),
-        out, lambda: peer.data.given(peer.root, count, at=peer.rank * count),
+        out, lambda data: data.received(peer.root, count, at=peer.rank * count),
     )  # fmt: skip
 
 
@@ -189,7 +210,7 @@ def _send_recv(peer: Peer, count: int, _: bool) -> Case:
     return Case(
         call,
         x, lambda: peer.data.given(peer.rank, count),
-        out, lambda: peer.data.given(source, count),
+        out, lambda data: data.received(source, count),
     )  # fmt: skip
 
 
@@ -197,12 +218,14 @@ def _exchange(peer: Peer, count: int, _: bool) -> Case:
     """Between 0 and 1, 2 and 3 and so on; with an odd number the last one looks on."""
     partner = peer.rank ^ 1
     if partner >= peer.world:
-        return Case(lambda: None)
+        return Case(lambda **_: None)
     x, out = peer.data.empty(count), peer.data.empty(count)
     return Case(
-        lambda: peer.comm.exchange(x, out, peer=partner, tag=_PAIR_TAG),
+        lambda **how: peer.comm.exchange(
+            x, out, peer=partner, tag=_PAIR_TAG, **peer.rounding, **how
+        ),
         x, lambda: peer.data.given(peer.rank, count),
-        out, lambda: peer.data.given(partner, count),
+        out, lambda data: data.received(partner, count),
     )  # fmt: skip
 
 
@@ -210,11 +233,11 @@ def _barrier(peer: Peer, _: int, __: bool) -> Case:
     return Case(peer.comm.barrier)
 
 
-def _all_given(peer: Peer, count: int, at: int = 0) -> Array:
+def _all_received(data: Data, count: int, at: int = 0) -> Array:
     """The same piece of what each peer gives, one after the other."""
-    blocks = peer.data.empty(peer.world, count)
-    for rank in range(peer.world):
-        blocks[rank] = peer.data.given(rank, count, at)
+    blocks = data.empty(data.world, count)
+    for rank in range(data.world):
+        blocks[rank] = data.received(rank, count, at)
     return blocks.reshape(-1)
 
 
@@ -233,19 +256,28 @@ def _whole(_: int) -> float:
 COLLECTIVES = {
     one.name: one
     for one in (
-        Collective("all_reduce", _all_reduce, _twice, reduces=True, placements=("out", "in")),
-        Collective("all_gather", _all_gather, _once, blocks=True),
-        Collective("reduce_scatter", _reduce_scatter, _once, blocks=True, reduces=True),
+        Collective(
+            "all_reduce", _all_reduce, _twice, reduces=True, placements=("out", "in"),
+            roundings=lambda terms: terms + 1,
+        ),
+        Collective("all_gather", _all_gather, _once, blocks=True, roundings=lambda _: 1),
+        Collective(
+            "reduce_scatter", _reduce_scatter, _once, blocks=True, reduces=True,
+            roundings=lambda terms: terms,
+        ),
         Collective("all_to_all", _all_to_all, _once, blocks=True),
-        Collective("broadcast", _broadcast, _whole, rooted=True, placements=("in",)),
+        Collective(
+            "broadcast", _broadcast, _whole, rooted=True, placements=("in",),
+            roundings=lambda _: 1,
+        ),
         Collective("reduce", _reduce, _whole, reduces=True, rooted=True, placements=("in",)),
         Collective("gather", _gather, _once, blocks=True, rooted=True),
         Collective("scatter", _scatter, _once, blocks=True, rooted=True),
         Collective("send_recv", _send_recv, _whole, peers_min=2),
-        Collective("exchange", _exchange, _whole, peers_min=2),
+        Collective("exchange", _exchange, _whole, peers_min=2, roundings=lambda _: 1),
         Collective("barrier", _barrier, _whole, sized=False),
     )
-}
+}  # fmt: skip
 _OTHER_NAMES = {"sendrecv": "send_recv", "alltoall": "all_to_all", "allreduce": "all_reduce"}
 
 

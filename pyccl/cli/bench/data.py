@@ -19,12 +19,12 @@ Array = np.ndarray[Any, Any]
 
 # By type: how far whole numbers are exact (sums of integers wrap around in numpy as elsewhere), and
 # the distance from 1 to the next number.
-_FLOATS = {
+FLOATS = {
     "float32": (2**24, 2.0**-23), "float64": (2**53, 2.0**-52),
     "float16": (2**11, 2.0**-10), "bfloat16": (2**8, 2.0**-7),
 }  # fmt: skip
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-DTYPES = (*_FLOATS, *_INTEGERS)
+DTYPES = (*FLOATS, *_INTEGERS)
 SHORT_DTYPES = {
     "f32": "float32", "f64": "float64", "f16": "float16", "bf16": "bfloat16",
     **{name.replace("uint", "u").replace("int", "i"): name for name in _INTEGERS},
@@ -62,18 +62,26 @@ class Data:
         """Elements `at` to `at + count` of what a peer gives."""
         return self._repeated(self._period(rank), count, at)
 
+    def received(self, rank: int, count: int, at: int = 0) -> Array:
+        """The same as the others get it."""
+        return self.given(rank, count, at)
+
     def reduced(self, count: int, at: int = 0) -> Array:
-        """The same of the result of a reduction over all peers."""
+        """The same of the result of a reduction over all peers, at the peer that computes it."""
         every = [self._period(rank) for rank in range(self.world)]
         # Products may leave the range of their type: infinite here as there.
         with np.errstate(over="ignore"):
             period: Array = functools.reduce(_UFUNCS[self.op], every)
         if self.op == "avg":
-            period = (period.astype(np.float64) / self.world).astype(self._type)
+            period = (period.astype(np.float64) / self.world).astype(self.type)
         return self._repeated(period, count, at)
 
+    def all_reduced(self, count: int) -> Array:
+        """The first elements of that result as all peers get it."""
+        return self.reduced(count)
+
     def empty(self, *shape: int) -> Array:
-        return np.empty(shape, self._type)
+        return np.empty(shape, self.type)
 
     def poison(self, array: Array) -> None:
         """Puts in what no peer gives, so that what is never written is seen."""
@@ -81,24 +89,24 @@ class Data:
 
     def wrong(self, got: Array, want: Array) -> int:
         """How many elements differ from what they must be."""
-        if self.op != "avg" or self.dtype not in _FLOATS:
+        if self.op != "avg" or self.dtype not in FLOATS:
             return int(np.count_nonzero(got != want))
-        slack = 2 * _FLOATS[self.dtype][1] * np.abs(want.astype(np.float64))
+        slack = 2 * FLOATS[self.dtype][1] * np.abs(want.astype(np.float64))
         difference = np.abs(got.astype(np.float64) - want.astype(np.float64))
         # Put so that what is no number counts as wrong.
         return int(np.count_nonzero(~(difference <= slack)))
 
     @property
     def itemsize(self) -> int:
-        return self._type.itemsize
+        return self.type.itemsize
 
     @functools.cached_property
-    def _type(self) -> np.dtype[Any]:
+    def type(self) -> np.dtype[Any]:
         return numpy_type(self.dtype)
 
     @functools.cached_property
     def _prime(self) -> int:
-        exact = _FLOATS[self.dtype][0] if self.dtype in _FLOATS else 2**63
+        exact = FLOATS[self.dtype][0] if self.dtype in FLOATS else 2**63
         fitting = [prime for prime in _PRIMES if self.world * (prime - 1) <= exact]
         return fitting[0] if fitting else _PRIMES[-1]
 
@@ -106,7 +114,7 @@ class Data:
         numbers = (np.arange(self._prime) + 3 * rank) % self._prime
         if self.op == "prod":
             numbers = 1 + numbers % 2
-        return numbers.astype(self._type)
+        return numbers.astype(self.type)
 
     def _repeated(self, period: Array, count: int, at: int) -> Array:
         if count == 0:

@@ -3,7 +3,7 @@
 A figure is the mean over the iterations at the slowest peer: all meet at a barrier, each one times
 its calls without a pause between them, and the greatest of these times counts. (nccl-tests takes
 the average over the ranks, unless told `-a 3`.) Checked are the first call and one after the timed
-ones, each with fresh input.
+ones, each with fresh input; that one also tells what quantized calls send.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyccl.cli.bench.collectives import Case, Collective, Peer, Placement, collective_of
-from pyccl.cli.bench.data import Data, numpy_type
+from pyccl import Quantization
+from pyccl.cli.bench.collectives import (
+    COLLECTIVES,
+    Case,
+    Collective,
+    Peer,
+    Placement,
+    collective_of,
+)
+from pyccl.cli.bench.data import FLOATS, Data, numpy_type
+from pyccl.cli.bench.quantized import QuantizedData, sent_by
 from pyccl.errors import InvalidArgumentError, PycclError
+from pyccl.quantization import Codec
 from pyccl.testing import report
 
 
@@ -43,6 +53,7 @@ class Plan:
     warmup: int = 5
     check: bool = True
     algorithm: str | None = None
+    quantization: Codec | None = None
 
     def steps(self, world: int) -> list[Step]:
         """Every line of the table. Sizes are rounded down to whole elements of each peer, but not
@@ -51,6 +62,8 @@ class Plan:
         steps = []
         for name in self.collectives:
             one = collective_of(name)
+            if self.quantization is not None:
+                self._check_quantization(one)
             if world < one.peers_min:
                 raise InvalidArgumentError(f"{one.name} needs at least {one.peers_min} peers")
             unit = itemsize * one.blocks_of(world)
@@ -59,6 +72,19 @@ class Plan:
         if any(step.collective.rooted for step in steps) and self.root >= world:
             raise InvalidArgumentError(f"the root is {self.root}, but there are {world} peers")
         return steps
+
+    def _check_quantization(self, one: Collective) -> None:
+        """Says before any peer is started what can't be quantized."""
+        Quantization.of(self.quantization)  # knows its own codecs
+        if one.roundings is None:
+            able = [other.name for other in COLLECTIVES.values() if other.roundings]
+            raise InvalidArgumentError(f"{one.name} can't be quantized, only {', '.join(able)} can")
+        if self.dtype not in FLOATS:
+            raise InvalidArgumentError(
+                f"{self.dtype} can't be quantized, only {', '.join(FLOATS)} can"
+            )
+        if one.reduces and self.op not in ("sum", "avg"):
+            raise InvalidArgumentError(f"{self.op} can't be quantized, only sum and avg can")
 
     def sizes(self) -> list[int]:
         """From the least to the most, as far as the steps reach it."""
@@ -91,6 +117,8 @@ class Figures:
     busbw: float
     wrong: int | None
     """Elements at all peers together; None: nobody looked."""
+    wire_ratio: float = 1.0
+    """What all peers sent, to what that would have been without quantization."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,8 @@ def measure(comm: Any, plan: Plan) -> Iterator[Line]:
     rank, world = comm.rank, comm.world_size
     _agree(comm, plan, world)
     data = Data(plan.dtype, plan.op, world)
-    peer = Peer(comm, rank, data, plan.root, plan.algorithm)
+    quantization = Quantization.of(plan.quantization)
+    peer = Peer(comm, rank, data, plan.root, plan.algorithm, quantization)
     for step in plan.steps(world):
         one = step.collective
         yield Line(
@@ -137,22 +166,25 @@ def measure(comm: Any, plan: Plan) -> Iterator[Line]:
 
 
 def _figures(peer: Peer, plan: Plan, step: Step, place: Placement) -> Figures:
-    case = step.collective.prepare(peer, step.count, place == "in")
-    seconds, wrong = _mean_seconds(peer, plan, case)
+    one = step.collective
+    case = one.prepare(peer, step.count, place == "in")
+    seconds, wrong, wire_ratio = _measured(peer, plan, one, case)
     seconds = _reduce_scalar(peer.comm, seconds, "max", peer.world)
     wrong = int(_reduce_scalar(peer.comm, wrong, "sum", peer.world))
     algbw = step.size / seconds / 1e9
     return Figures(
         seconds,
         algbw,
-        algbw * step.collective.factor(peer.world),
-        wrong if plan.check and step.collective.sized else None,
+        algbw * one.factor(peer.world),
+        wrong if plan.check and one.sized else None,
+        wire_ratio,
     )
 
 
-def _mean_seconds(peer: Peer, plan: Plan, case: Case) -> tuple[float, int]:
-    """Seconds of one call here, and how many elements of the checked ones are wrong."""
-    wrong = _checked_call(peer.data, case) if plan.check else 0
+def _measured(peer: Peer, plan: Plan, one: Collective, case: Case) -> tuple[float, int, float]:
+    """Seconds of one call here, how many elements of the checked ones are wrong, and the ratio of
+    bytes on the wire."""
+    wrong = _watched_call(peer, plan, one, case).wrong if plan.check else 0
     case.fill(peer.data)
     if case.grows and case.x is not None:
         case.x.fill(0)  # stays what it is, however often it is reduced
@@ -163,15 +195,42 @@ def _mean_seconds(peer: Peer, plan: Plan, case: Case) -> tuple[float, int]:
     for _ in range(plan.iters):
         case.call()
     seconds = (time.perf_counter() - began) / plan.iters
-    if plan.check:
-        wrong += _checked_call(peer.data, case)
-    return seconds, wrong
+    if not plan.check and peer.quantization is None:
+        return seconds, 0, 1.0
+    last = _watched_call(peer, plan, one, case)
+    return seconds, wrong + last.wrong, last.wire_ratio
 
 
-def _checked_call(data: Data, case: Case) -> int:
+class _Seen(NamedTuple):
+    """What is learned from a call outside of the timed ones."""
+
+    wrong: int
+    """Elements here."""
+    wire_ratio: float = 1.0
+    """Of all peers together."""
+
+
+def _watched_call(peer: Peer, plan: Plan, one: Collective, case: Case) -> _Seen:
+    data, comm = peer.data, peer.comm
     case.fill(data)
-    case.call()
-    return case.wrong(data)
+    if peer.quantization is None or one.roundings is None:
+        case.call()
+        return _Seen(case.wrong(data))
+    sent = sent_by(case.call)
+    wire, plain = (
+        _reduce_scalar(comm, value, "sum", peer.world)
+        for value in (sent.wire_bytes, sent.plain_bytes)
+    )
+    # Each peer knows the blocks that it has seen, and another one's may be the coarsest.
+    step = _reduce_scalar(comm, sent.step, "max", peer.world)
+    wrong = 0
+    if plan.check and peer.world == 1:
+        wrong = case.wrong(data)  # who is alone rounds nothing
+    elif plan.check:
+        rounded = QuantizedData(data.dtype, data.op, data.world, peer.quantization, sent.algorithm)
+        terms = data.world if data.op == "sum" else 1  # an average divides their errors, too
+        wrong = case.wrong_if_quantized(rounded, data, one.roundings(terms) * step / 2)
+    return _Seen(wrong, wire / plain if plain else 1.0)
 
 
 def _reduce_scalar(comm: Any, value: float, op: str, world: int) -> float:

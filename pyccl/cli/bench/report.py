@@ -58,6 +58,10 @@ def summary(lines: Iterable[Line], plan: Plan) -> list[str]:
     texts = [f"# Wrong values        : {verdict}"]
     if busbw:
         texts.append(f"# Avg bus bandwidth   : {sum(busbw) / len(busbw):.3f} GB/s")
+    if plan.quantization and known:
+        # Of the last size: short arrays pay for whole blocks.
+        ratio = max(one.wire_ratio for one in known[-1].figures.values())
+        texts.append(f"# Last wire ratio     : {ratio:.3f} of unquantized {plan.dtype}")
     return texts
 
 
@@ -72,6 +76,7 @@ def to_json(lines: list[Line], plan: Plan, run: dict[str, Any]) -> dict[str, Any
         "iters": plan.iters,
         "warmup": plan.warmup,
         "algorithm": plan.algorithm or "auto",
+        "quantization": plan.quantization,
         "check": plan.check,
         "timing": TIMING,
         "wrong": wrong_of(lines),
@@ -88,6 +93,7 @@ def to_json(lines: list[Line], plan: Plan, run: dict[str, Any]) -> dict[str, Any
                 "algbw": one.algbw,
                 "busbw": one.busbw,
                 "wrong": one.wrong,
+                "wire_ratio": one.wire_ratio,
             }
             for line in lines
             for place, one in line.figures.items()
