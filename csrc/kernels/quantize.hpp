@@ -14,18 +14,19 @@
 //   fp4_e3m0     0, 1/4, 1/2, 1, 2, 4, 8, 16 and their negatives        max(|x|/3, s/8)
 //   fp4_e2m1     0, 1/2, 1, 3/2, 2, 3, 4, 6 and their negatives         max(|x|/5, s/4)
 //
-// Stochastic rounding takes one of the two neighbours, so it may be off by twice as much, and is
-// right on average. What it draws is a function of (seed, block, place in the block) alone: the
-// same call gives the same bytes.
+// Stochastic rounding takes one of the two neighbours, so it may be off by twice as much (e3m0: by
+// |x|, e2m1: by |x|/2), and is right on average; a number that is a code stays. What it draws is a
+// function of (seed, block, place in the block) alone: the same call gives the same bytes.
 //
 // Scales are computed in f32 and rounded up where they can't be exact, so that no number lies
 // beyond the codes; a bf16 scale may be larger by 2^-7 and its step with it. A scale is at least
 // 2^-149 (2^-133 in bf16), the step of subnormal numbers, unless the block is all zero (of min-max:
-// all the same); then it is 0, and the block comes back exactly. It is at most what keeps every
-// decoded number finite.
+// all the same, and of the scale's type); then it is 0, and the block comes back exactly. It is at
+// most what keeps every decoded number finite.
 //
-// A block with a NaN or an infinity has NaN as its scale, and comes back as NaN in all its places:
-// what is no number never turns into one. -0 comes back as +0, but from min-max blocks perhaps.
+// A block with a NaN or an infinity has NaN as its scale, and comes back as NaN in all its places,
+// as does a received block whose scale or least number is infinite or NaN: what is no number never
+// turns into one. -0 comes back as +0.
 //
 // On the wire a block is its scale (f32 or bf16, little endian), of min-max codecs then the least
 // number in the same type (rounded down to it), and the codes: 8 bits each, or two to a byte with

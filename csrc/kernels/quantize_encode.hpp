@@ -41,7 +41,7 @@ struct Prepared {
       : numbers(numbers_),
         scale(find_scale<Codec>(numbers, block, brain, half)),
         quotient(scale, half),
-        quick(scale, quotient) {}
+        quick(quotient) {}
 
   const float* numbers;
   float half;

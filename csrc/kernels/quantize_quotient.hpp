@@ -41,6 +41,8 @@ class Quotient {
     return vector_bytes != 0 && divisor_ >= 0x1p-60f && divisor_ <= 0x1p60f;
   }
 
+  float divisor() const { return divisor_; }
+
   template <bool quick>
   PYCCL_INLINE Floats of(Floats number) const {
     if constexpr (!Codec::minmax) return divided<quick>(number);
@@ -76,7 +78,7 @@ class Quotient {
 template <class Codec>
 class QuickNearest {
  public:
-  QuickNearest(const BlockScale&, const Quotient<Codec>& quotient) : quotient_(quotient) {}
+  explicit QuickNearest(const Quotient<Codec>& quotient) : quotient_(quotient) {}
 
   PYCCL_INLINE Words code(Floats number) const {
     return Codec::template encode<false>(quotient_.template of<true>(number), Words{});
@@ -105,10 +107,10 @@ PYCCL_INLINE std::int32_t least_above(double bound) {
 template <>
 class QuickNearest<Fp4E3M0> {
  public:
-  QuickNearest(const BlockScale& block, const Quotient<Fp4E3M0>&) {
+  explicit QuickNearest(const Quotient<Fp4E3M0>& quotient) {
     // From here to there quotients are rounded to 3/2, which is even. It lies between the codes 3
     // and 4, of which 4 is even. The products are exact.
-    const double scale = block.scale;
+    const double scale = quotient.divisor();
     const std::int32_t even = least_from(scale * (1.5 - 0x1p-24));
     const std::int32_t odd = least_above(scale * (1.5 + 0x1p-24));
     offset_ = 4 * one_code - static_cast<std::uint32_t>(even);
