@@ -150,14 +150,14 @@ PYCCL_INLINE Chunk<Words> load_nibbles(const std::byte* from) {
 
 #elif PYCCL_VECTOR_BYTES == 16
 
-using Halves = Lanes<std::uint16_t, 8>;
+using Shorts = Lanes<std::uint16_t, 8>;
 using Bytes = Lanes<std::uint8_t, 16>;
 
 // The lower half of each 32 bits, and of each 16: little endian.
-PYCCL_INLINE Halves narrowed(Words a, Words b) {
-  return __builtin_shufflevector(bits_as<Halves>(a), bits_as<Halves>(b), 0, 2, 4, 6, 8, 10, 12, 14);
+PYCCL_INLINE Shorts narrowed(Words a, Words b) {
+  return __builtin_shufflevector(bits_as<Shorts>(a), bits_as<Shorts>(b), 0, 2, 4, 6, 8, 10, 12, 14);
 }
-PYCCL_INLINE Bytes narrowed(Halves a, Halves b) {
+PYCCL_INLINE Bytes narrowed(Shorts a, Shorts b) {
   return __builtin_shufflevector(bits_as<Bytes>(a), bits_as<Bytes>(b), 0, 2, 4, 6, 8, 10, 12, 14,
                                  16, 18, 20, 22, 24, 26, 28, 30);
 }
@@ -169,11 +169,11 @@ PYCCL_INLINE Bytes packed(const Words* four) {
 // 16 codes to four vectors, each in the uppermost bits of its lane.
 PYCCL_INLINE void spread(Bytes bytes, Words* four) {
   const Bytes zero{};
-  const auto lower = bits_as<Halves>(
+  const auto lower = bits_as<Shorts>(
       __builtin_shufflevector(zero, bytes, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-  const auto upper = bits_as<Halves>(__builtin_shufflevector(zero, bytes, 8, 24, 9, 25, 10, 26, 11,
+  const auto upper = bits_as<Shorts>(__builtin_shufflevector(zero, bytes, 8, 24, 9, 25, 10, 26, 11,
                                                              27, 12, 28, 13, 29, 14, 30, 15, 31));
-  const Halves none{};
+  const Shorts none{};
   four[0] = bits_as<Words>(__builtin_shufflevector(none, lower, 0, 8, 1, 9, 2, 10, 3, 11));
   four[1] = bits_as<Words>(__builtin_shufflevector(none, lower, 4, 12, 5, 13, 6, 14, 7, 15));
   four[2] = bits_as<Words>(__builtin_shufflevector(none, upper, 0, 8, 1, 9, 2, 10, 3, 11));
@@ -200,9 +200,9 @@ PYCCL_INLINE Chunk<Words> load_bytes(const std::byte* from) {
 }
 
 PYCCL_INLINE void store_nibbles(std::byte* to, const Chunk<Words>& codes) {
-  const auto first = bits_as<Halves>(packed(codes.part));
-  const auto second = bits_as<Halves>(packed(codes.part + 4));
-  const auto joined = [](Halves pairs) { return (pairs & 0x0f) | (pairs >> 4 & 0xf0); };
+  const auto first = bits_as<Shorts>(packed(codes.part));
+  const auto second = bits_as<Shorts>(packed(codes.part + 4));
+  const auto joined = [](Shorts pairs) { return (pairs & 0x0f) | (pairs >> 4 & 0xf0); };
   store(to, narrowed(joined(first), joined(second)));
 }
 
