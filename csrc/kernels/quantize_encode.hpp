@@ -34,12 +34,19 @@ class Draws {
   Words start_;
 };
 
+template <bool minmax>
+PYCCL_INLINE Search<minmax> searched(const float* numbers, std::size_t block) {
+  Search<minmax> search;
+  for (std::size_t at = 0; at < block; at += chunk_elements) search.add(load_numbers(numbers + at));
+  return search;
+}
+
 // A block that is about to be encoded.
 template <class Codec>
 struct Prepared {
-  Prepared(const float* numbers_, std::size_t block, bool brain)
+  Prepared(const float* numbers_, const Search<Codec::minmax>& search, bool brain)
       : numbers(numbers_),
-        scale(find_scale<Codec>(numbers, block, brain, half)),
+        scale(scale_of<Codec>(search.extremes(), brain, half)),
         quotient(scale, half),
         quick(quotient) {}
 
@@ -50,12 +57,17 @@ struct Prepared {
   QuickNearest<Codec> quick;
 };
 
-// The numbers of a block, which are finite, to `codes`, and what they decode to into `rounded`.
+// The numbers of a block, which are finite, to `codes`, and what they decode to into `rounded`;
+// meanwhile the search in the block that lies `ahead`.
 template <class Codec, bool with_rounded, class Encode>
-PYCCL_INLINE void encode_numbers(const float* numbers, std::size_t block, const BlockScale& scale,
-                                 std::byte* codes, float* rounded, Encode encode) {
+PYCCL_INLINE Search<Codec::minmax> encode_numbers(const float* numbers, std::size_t block,
+                                                  const BlockScale& scale, std::byte* codes,
+                                                  float* rounded, const float* ahead,
+                                                  Encode encode) {
   const Decoder<Codec> decoder(scale);
+  Search<Codec::minmax> search;
   for (std::size_t at = 0; at < block; at += chunk_elements) {
+    search.add(load_numbers(ahead + at));
     const Chunk<Floats> chunk = load_numbers(numbers + at);
     Chunk<Words> code;
     Chunk<Floats> decoded;
@@ -66,8 +78,12 @@ PYCCL_INLINE void encode_numbers(const float* numbers, std::size_t block, const 
     store_codes<Codec>(codes + codes_bytes<Codec>(at), code);
     if constexpr (with_rounded) store_numbers(rounded + at, decoded);
   }
+  return search;
 }
 
+// Three blocks are on their way at a time. One is encoded; the next one's scale comes out of few
+// numbers in many steps, which the processor does meanwhile; and the one after that is searched in
+// the same loop, so that it comes from memory while there is something to compute.
 template <class Codec, bool stochastic>
 class BlockEncoder {
  public:
@@ -77,29 +93,31 @@ class BlockEncoder {
         type_(static_cast<std::size_t>(call.dtype)),
         rounded_type_(static_cast<std::size_t>(call.rounded_dtype)) {}
 
-  // A block's scale is found before the block before it is encoded: the processor works at that
-  // encoding while it waits for the few numbers on the long way to a scale.
+  // Behind the last block the blocks ahead are others, whose scales are of no use to anybody.
   float run() {
+    if (call_.count == 0) return 0;
+    const std::size_t blocks = (call_.count - 1) / layout_.block + 1;
+    const float* numbers = numbers_of(0);
+    Prepared<Codec> next(numbers, searched<Codec::minmax>(numbers, layout_.block), layout_.brain);
+    if (blocks > 1) numbers = numbers_of(1);
+    Found found = searched<Codec::minmax>(numbers, layout_.block);
     float largest = 0;
-    if (call_.count == 0) return largest;
-    Prepared<Codec> next = prepared(0);
-    for (std::size_t number = 0; number * layout_.block < call_.count; ++number) {
+    for (std::size_t number = 0; number < blocks; ++number) {
       const Prepared<Codec> block = next;
-      if ((number + 1) * layout_.block < call_.count) next = prepared(number + 1);
-      encode(number, block);
+      next = Prepared<Codec>(numbers, found, layout_.brain);
+      numbers = number + 2 < blocks ? numbers_of(number + 2) : block.numbers;
+      found = encode(number, block, numbers);
       largest = larger_step<Codec>(largest, block.scale);
     }
     return largest;
   }
 
  private:
+  using Found = Search<Codec::minmax>;
+
   std::size_t count_of(std::size_t number) const {
     const std::size_t left = call_.count - number * layout_.block;
     return left < layout_.block ? left : layout_.block;
-  }
-
-  PYCCL_INLINE Prepared<Codec> prepared(std::size_t number) {
-    return Prepared<Codec>(numbers_of(number), layout_.block, layout_.brain);
   }
 
   // As f32, and as many as a full block has.
@@ -107,53 +125,53 @@ class BlockEncoder {
     const std::size_t count = count_of(number);
     const std::byte* source = call_.source + number * layout_.block * element_bytes[type_];
     if (type_ == PYCCL_F32 && count == layout_.block) return reinterpret_cast<const float*>(source);
-    float* numbers = numbers_[number % 2].number;
+    float* numbers = numbers_[number % 3].number;
     widen_of[type_](source, count, numbers);
     // Whatever is found in a block is found in its first number too.
     for (std::size_t i = count; i < layout_.block; ++i) numbers[i] = numbers[0];
     return numbers;
   }
 
-  PYCCL_INLINE void encode(std::size_t number, const Prepared<Codec>& block) {
+  PYCCL_INLINE Found encode(std::size_t number, const Prepared<Codec>& block, const float* ahead) {
     const std::size_t count = count_of(number);
+    const bool is_full = count == layout_.block;
     std::byte* codes = call_.destination + number * layout_.wire_bytes;
     codes = write_scales<Codec>(codes, block.scale, layout_.brain);
+    Found found;
     if (call_.rounded == nullptr) {
-      encode<false>(number, block, codes, nullptr);
+      found = encode<false>(number, block, codes, nullptr, ahead);
     } else {
-      const std::size_t place = number * layout_.block;
-      std::byte* to = call_.rounded + place * element_bytes[rounded_type_];
-      if (rounded_type_ == PYCCL_F32 && count == layout_.block) {
-        encode<true>(number, block, codes, reinterpret_cast<float*>(to));
-      } else {
-        encode<true>(number, block, codes, rounded_.number);
-        narrow_of[rounded_type_](rounded_.number, count, to);
-      }
+      std::byte* to = call_.rounded + number * layout_.block * element_bytes[rounded_type_];
+      const bool direct = rounded_type_ == PYCCL_F32 && is_full;
+      float* rounded = direct ? reinterpret_cast<float*>(to) : rounded_.number;
+      found = encode<true>(number, block, codes, rounded, ahead);
+      if (!direct) narrow_of[rounded_type_](rounded, count, to);
     }
-    if (count < layout_.block) clear_padding(codes, count);
+    if (!is_full) clear_padding(codes, count);
+    return found;
   }
 
   template <bool with_rounded>
-  PYCCL_INLINE void encode(std::size_t number, const Prepared<Codec>& block, std::byte* codes,
-                           float* rounded) const {
+  PYCCL_INLINE Found encode(std::size_t number, const Prepared<Codec>& block, std::byte* codes,
+                            float* rounded, const float* ahead) const {
     if (!block.scale.is_number) {
       std::memset(codes, 0, codes_bytes<Codec>(layout_.block));
       if constexpr (with_rounded) fill_nan(rounded, layout_.block);
-      return;
+      return searched<Codec::minmax>(ahead, layout_.block);
     }
     const auto run = [&](auto encode) {
-      encode_numbers<Codec, with_rounded>(block.numbers, layout_.block, block.scale, codes, rounded,
-                                          encode);
+      return encode_numbers<Codec, with_rounded>(block.numbers, layout_.block, block.scale, codes,
+                                                 rounded, ahead, encode);
     };
     if constexpr (stochastic) {
       const Draws draws(call_.rounding.seed, call_.rounding.first_block + number);
-      run([&](Floats x, std::size_t place) {
+      return run([&](Floats x, std::size_t place) {
         return Codec::template encode<true>(block.quotient.template of<false>(x), draws.at(place));
       });
     } else if (block.quotient.is_tame()) {
-      run([&](Floats x, std::size_t) { return block.quick.code(x); });
+      return run([&](Floats x, std::size_t) { return block.quick.code(x); });
     } else {
-      run([&](Floats x, std::size_t) {
+      return run([&](Floats x, std::size_t) {
         return Codec::template encode<false>(block.quotient.template of<false>(x), Words{});
       });
     }
@@ -169,7 +187,7 @@ class BlockEncoder {
   const Layout<Codec> layout_;
   const std::size_t type_;
   const std::size_t rounded_type_;
-  BlockBuffer numbers_[2];
+  BlockBuffer numbers_[3];
   BlockBuffer rounded_;
 };
 

@@ -76,13 +76,6 @@ PYCCL_INLINE T fold_lanes(Lanes<T, n> value, Combine combine) {
   }
 }
 
-template <class T, class Combine>
-PYCCL_INLINE T fold_chunk(const Chunk<Lanes<T, lanes>>& chunk, Combine combine) {
-  auto all = chunk.part[0];
-  for (std::size_t i = 1; i < parts; ++i) all = combine(all, chunk.part[i]);
-  return fold_lanes<T, lanes>(all, combine);
-}
-
 struct Smaller {
   template <class V>
   PYCCL_INLINE V operator()(V a, V b) const {
@@ -106,29 +99,33 @@ struct Extremes {
   float greatest;
 };
 
+// The search for a block's extremes, chunk by chunk.
 template <bool minmax>
-PYCCL_INLINE Extremes find_extremes(const float* numbers, std::size_t block) {
-  Chunk<Ints> magnitude{};
-  Chunk<Floats> least = load_numbers(numbers);
-  Chunk<Floats> greatest = least;
-  for (std::size_t at = 0; at < block; at += chunk_elements) {
-    const Chunk<Floats> chunk = load_numbers(numbers + at);
-    for (std::size_t i = 0; i < parts; ++i) {
-      magnitude.part[i] = larger(magnitude.part[i], magnitude_of(chunk.part[i]));
+class Search {
+ public:
+  PYCCL_INLINE void add(const Chunk<Floats>& chunk) {
+    for (const Floats& part : chunk.part) {
+      magnitude_ = larger(magnitude_, magnitude_of(part));
       if constexpr (minmax) {
-        least.part[i] = smaller(least.part[i], chunk.part[i]);
-        greatest.part[i] = larger(greatest.part[i], chunk.part[i]);
+        least_ = smaller(least_, part);
+        greatest_ = larger(greatest_, part);
       }
     }
   }
-  Extremes extremes{bits_as<float>(fold_chunk<std::int32_t>(magnitude, Larger{})), 0, 0};
-  if constexpr (minmax) {
+
+  PYCCL_INLINE Extremes extremes() const {
+    const auto magnitude = fold_lanes<std::int32_t, lanes>(magnitude_, Larger{});
+    if constexpr (!minmax) return {bits_as<float>(magnitude), 0, 0};
     // Which of two zeros comes out depends on the order; the addition leaves +0.
-    extremes.least = fold_chunk<float>(least, Smaller{}) + 0.0f;
-    extremes.greatest = fold_chunk<float>(greatest, Larger{}) + 0.0f;
+    return {bits_as<float>(magnitude), fold_lanes<float, lanes>(least_, Smaller{}) + 0.0f,
+            fold_lanes<float, lanes>(greatest_, Larger{}) + 0.0f};
   }
-  return extremes;
-}
+
+ private:
+  Ints magnitude_{};
+  Floats least_ = Floats{} + f32_max;
+  Floats greatest_ = Floats{} - f32_max;
+};
 
 // Up, as far as the magnitude goes; past the largest number that is infinity.
 PYCCL_INLINE float brain_away_from_zero(float value) {
@@ -184,9 +181,7 @@ PYCCL_INLINE BlockScale minmax_scale(const Extremes& extremes, bool brain, float
 
 // `half` is what min-max codecs multiply numbers by, so that no distance is infinite.
 template <class Codec>
-PYCCL_INLINE BlockScale find_scale(const float* numbers, std::size_t block, bool brain,
-                                   float& half) {
-  const Extremes extremes = find_extremes<Codec::minmax>(numbers, block);
+PYCCL_INLINE BlockScale scale_of(const Extremes& extremes, bool brain, float& half) {
   half = 1;
   if (!is_finite(extremes.magnitude)) return {};
   if constexpr (Codec::minmax) {
