@@ -124,15 +124,22 @@ class QuickNearest<Fp4E3M0> {
     const Words word = bits_as<Words>(number);
     const Words magnitude = word & 0x7fffffffu;
     const Words at = magnitude + offset_;
+    const Ints least = Ints{} + std::int32_t{one_code};
 #if PYCCL_VECTOR_BYTES == 64
     const Words passed = (at & one_code) != 0u ? at - odd_ : at;
+    const Words code = bits_as<Words>(larger(bits_as<Ints>(passed), least)) >> 23;
+    const __mmask16 nonzero =
+        _mm512_cmpge_epi32_mask(bits_as<__m512i>(magnitude), _mm512_set1_epi32(nonzero_));
+    constexpr int a_or_b_and_c = 0xf8;
+    return bits_as<Words>(_mm512_maskz_ternarylogic_epi32(nonzero, bits_as<__m512i>(code),
+                                                          bits_as<__m512i>(word >> 28),
+                                                          _mm512_set1_epi32(8), a_or_b_and_c));
 #else
     const Words passed = at - (bits_as<Words>(bits_as<Ints>(at << 8) >> 31) & odd_);
-#endif
-    const Ints least = Ints{} + std::int32_t{one_code};
     const Words code = bits_as<Words>(larger(bits_as<Ints>(passed), least)) >> 23;
     const Words sign = (word >> 28) & 8u;
     return bits_as<Ints>(magnitude) < nonzero_ ? Words{} : code | sign;
+#endif
   }
 
  private:
