@@ -15,6 +15,9 @@ KINDS = (
     "all_reduce", "all_gather", "all_to_all", "reduce_scatter", "broadcast", "reduce", "gather",
     "scatter", "exchange",
 )  # fmt: skip
+QUANTIZED = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "exchange")
+# A block of equal numbers comes back exactly: what goes back and forth here is nothing else.
+EXACT = "fp4_e3m0"
 
 
 class Round(NamedTuple):
@@ -31,7 +34,9 @@ class Round(NamedTuple):
     """Of the view that an exchange has certainly taken its partner from; "" if that is not sure."""
 
 
-def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
+def call(
+    comm: pyccl.Communicator, kind: str, size: int, first_rank: int, codec: str | None = None
+) -> int:
     """One operation of `size` f32 in all, whose result is what it must be; who took part."""
     world, rank = comm.world_size, comm.rank
     share = size // world
@@ -39,11 +44,14 @@ def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
     own = np.full(share, 1.0 + rank, np.float32)
     if kind == "all_reduce":
         x = np.ones(size, np.float32)
-        members = comm.all_reduce(x).members
+        members = comm.all_reduce(x, quantization=codec).members
         assert (x == members).all()
         return members
     if kind == "all_gather":
-        y = comm.all_gather(own)
+        # Begun again after a loss, which some have seen before their call and others after it:
+        # what a peer gives must not depend on that.
+        fixed = np.full(size // 4, 1.0 + first_rank, np.float32)
+        y = comm.all_gather(fixed, quantization=codec)
         # A smaller group has kept its order, and so a subset of the values.
         assert (y == y[:, :1]).all()
         assert (np.diff(y[:, 0]) > 0).all()
@@ -52,10 +60,10 @@ def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
         y = comm.all_to_all(whole * (1.0 + rank), timeout=30)
         assert (y == np.arange(1.0, world + 1, dtype=np.float32)[:, None]).all()
     elif kind == "reduce_scatter":
-        assert (comm.reduce_scatter(whole) == world).all()
+        assert (comm.reduce_scatter(whole, quantization=codec) == world).all()
     elif kind == "broadcast":
         x = np.full(size, 7.0 if rank == 0 else 0.0, np.float32)
-        members = comm.broadcast(x, root=0).members
+        members = comm.broadcast(x, root=0, quantization=codec).members
         assert (x == 7.0).all()
         return members
     elif kind == "reduce":
@@ -73,7 +81,9 @@ def call(comm: pyccl.Communicator, kind: str, size: int) -> int:
     return world
 
 
-def swap(comm: pyccl.Communicator, size: int) -> tuple[int, bool, bool, str]:
+def swap(
+    comm: pyccl.Communicator, size: int, codec: str | None = None
+) -> tuple[int, bool, bool, str]:
     """An exchange of ids with a neighbour, as Round has it. Ranks name members of the caller's
     present view, so two that see it change at different moments may mean different partners, and
     then wait in vain."""
@@ -84,7 +94,7 @@ def swap(comm: pyccl.Communicator, size: int) -> tuple[int, bool, bool, str]:
     out = np.empty(size, np.float32)
     mine = np.full(size, float(int(comm.peer[:4], 16)), np.float32)
     try:
-        work = comm.exchange(mine, out, peer=partner, timeout=8, async_op=True)
+        work = comm.exchange(mine, out, peer=partner, quantization=codec, timeout=8, async_op=True)
     except pyccl.PeerLostError:
         return 0, True, False, ""
     epoch = str(view.epoch) if comm.epoch == view.epoch else ""
@@ -99,11 +109,13 @@ def swap(comm: pyccl.Communicator, size: int) -> tuple[int, bool, bool, str]:
     return view.world_size, False, False, epoch
 
 
-def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
+def loop(
+    comm: pyccl.Communicator, index: int, kind: str, size: int, codec: str | None = None
+) -> str:
     """The operation again and again until a peer is told "end"; reports its rank, then how each
     one ended."""
-    number, told = 0, None
-    report(comm.rank)
+    number, told, first_rank = 0, None, comm.rank
+    report(first_rank)
     while True:
         told = told or order()
         agreed: Any = np.array([float(number), float(told == "end")])
@@ -112,11 +124,11 @@ def loop(comm: pyccl.Communicator, index: int, kind: str, size: int) -> str:
         if agreed[1] > 0:
             return "ended"
         if kind == "exchange":
-            members, lost, timed_out, epoch = swap(comm, size)
+            members, lost, timed_out, epoch = swap(comm, size, codec)
             report(Round(number, lost, members, timed_out, epoch))
         else:
             try:
-                members, lost = call(comm, kind, size), False
+                members, lost = call(comm, kind, size, first_rank, codec), False
             except pyccl.PeerLostError:
                 members, lost = 0, True
             report(Round(number, lost, members))

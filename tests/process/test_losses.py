@@ -8,7 +8,7 @@ import time
 
 import pytest
 from process import kinds
-from process.kinds import KINDS, Round
+from process.kinds import EXACT, KINDS, QUANTIZED, Round
 
 from pyccl.testing import LocalCluster
 
@@ -30,9 +30,9 @@ def rounds_of(cluster: LocalCluster, indices: list[int], wanted: int) -> dict[in
     return rounds
 
 
-def lose(kind: str, rank: int, seed: int) -> None:
+def lose(kind: str, rank: int, seed: int, codec: str | None = None) -> None:
     random.seed(seed)
-    with LocalCluster(PEERS, kinds.loop, (kind, SIZE)) as cluster:
+    with LocalCluster(PEERS, kinds.loop, (kind, SIZE, codec)) as cluster:
         ranks = {peer.next_report(40.0): index for index, peer in enumerate(cluster.peers)}
         for peer in cluster.peers:
             peer.next_report(40.0)
@@ -69,8 +69,25 @@ def test_the_root_is_killed_in_the_middle(kind: str) -> None:
     lose(kind, 0, 0)
 
 
+def test_a_peer_is_killed_in_the_middle_of_a_quantized_one() -> None:
+    lose("all_gather", 1, 0, EXACT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_times(kind: str, seed: int) -> None:
     lose(kind, 1, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_quantized_ones_five_times(kind: str, seed: int) -> None:
+    lose(kind, 1, seed, EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_root_of_a_quantized_broadcast(seed: int) -> None:
+    lose("broadcast", 0, seed, EXACT)

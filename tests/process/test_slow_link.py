@@ -6,14 +6,10 @@ the same with more peers and other links.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from process.spaces import in_space, name_of, run, spaces
 
 PEERS = 4
 SLOW = (1, 2)
@@ -31,18 +27,9 @@ with pyccl.connect("{COORDINATOR}", world_size_min={PEERS}, transport="tcp") as 
 """
 
 
-def run(command: str) -> None:
-    subprocess.run(command.split(), check=True, capture_output=True, timeout=20)
-
-
-def name_of(peer: int | str) -> str:
-    return f"pyccl-{os.getpid()}-{peer}"
-
-
 def connect(peer: int) -> None:
     """Gives a peer a namespace, and a link of 1 Gbit/s to the bridge."""
     space, switch, port = name_of(peer), name_of("switch"), f"port{peer}"
-    run(f"ip netns add {space}")
     run(f"ip link add eth netns {space} type veth peer name {port} netns {switch}")
     run(f"ip -n {switch} link set {port} master bridge up")
     run(f"ip -n {space} addr add 10.211.0.{peer + 1}/24 dev eth")
@@ -61,25 +48,14 @@ def slow_down(peer: int, other: int) -> None:
     )
 
 
-def in_space(peer: int | str, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["ip", "netns", "exec", name_of(peer), sys.executable, *command],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def network() -> Iterator[None]:
-    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")):
-        pytest.skip("needs root, ip and tc")
     switch = name_of("switch")
-    try:
-        try:  # whether the kernel has what this needs; whatever fails later is a failure
-            run(f"ip netns add {switch}")
-            run(f"ip -n {switch} link add bridge type bridge")
-            run(f"tc -n {switch} qdisc add dev bridge root handle 1: htb")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no namespaces or no shaping here: {error.stderr.decode().strip()}")
+    first = [
+        f"ip -n {switch} link add bridge type bridge",
+        f"tc -n {switch} qdisc add dev bridge root handle 1: htb",
+    ]
+    with spaces((*range(PEERS), "switch"), first):
         run(f"tc -n {switch} qdisc del dev bridge root")
         run(f"ip -n {switch} link set bridge up")
         run(f"ip -n {switch} addr add 10.211.0.100/24 dev bridge")
@@ -88,10 +64,6 @@ def network() -> Iterator[None]:
         slow_down(*SLOW)
         slow_down(*reversed(SLOW))
         yield
-    finally:
-        for space in (*range(PEERS), "switch"):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                run(f"ip netns del {name_of(space)}")
 
 
 def test_the_ring_leaves_a_slow_link_out_once_it_is_known(network: None) -> None:
