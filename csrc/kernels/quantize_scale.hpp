@@ -174,7 +174,9 @@ template <class Codec>
 PYCCL_INLINE BlockScale minmax_scale(const Extremes& extremes, bool brain, float& half) {
   const float least = brain ? brain_below(extremes.least) : extremes.least;
   half = half_if_far(least, extremes.greatest);
-  const float distance = extremes.greatest * half - least * half;
+  // The lowest bf16 lies above the lowest f32, so a block may end below where it is to begin.
+  const float wide = extremes.greatest * half - least * half;
+  const float distance = wide > 0 ? wide : 0.0f;
   const float scale = reaching(distance, Codec::largest) / half;
   return {brain ? brain_away_from_zero(scale) : scale, least, true};
 }
