@@ -1,5 +1,5 @@
-/* The enumerations and limits of pyccl.h, which includes this. The one place where they are defined:
- * the C++ core aliases them, the Python bindings export them. */
+/* The enumerations and limits of pyccl.h, which includes this. The one place where they are
+ * defined: the C++ core aliases them, the Python bindings export them. */
 #ifndef PYCCL_TYPES_H
 #define PYCCL_TYPES_H
 
