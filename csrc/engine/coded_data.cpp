@@ -37,6 +37,7 @@ CodedData::CodedData(const Quantization& quantization, double weight, PartMemory
       packer_(zstd) {
   sum_ = reinterpret_cast<float*>(scratch_.data());
   next_ = sum_ + extent.segment * quantization.format.block;
+  zstd.prepare();
   if (!compresses) return;
   packed_inputs_.emplace(extent.inputs, sizes_.coded, pool);
   packed_results_.emplace(extent.results, sizes_.coded, pool);

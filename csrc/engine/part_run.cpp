@@ -44,6 +44,7 @@ void PartRun::begin(const PartRunOptions& options, std::shared_ptr<const Program
 void PartRun::end() {
   for (const Read& read : reads_) {
     if (read.slot != nullptr) slots_->give_back(read.slot);
+    if (read.spare != nullptr) slots_->give_back(read.spare);
   }
   for (const Staged& staged : staged_) {
     if (staged.slot != nullptr) slots_->give_back(staged.slot);
@@ -109,7 +110,9 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
     return;
   }
   std::byte* slot = nullptr;
+  std::byte* spare = nullptr;
   if (incoming->fold >= 0 || packed) {
+    if (incoming->fold >= 0 && packed) spare = slots_->take();
     slot = slots_->take();
     target.push({slot, header.length});
   } else {
@@ -117,7 +120,7 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
     asked_[number] = 1;
   }
   const auto index = static_cast<std::size_t>(incoming - program_->incoming.data());
-  reads_.push_back({from, token, index, segment, slot, packed ? header.length : 0});
+  reads_.push_back({from, token, index, segment, slot, spare, packed ? header.length : 0});
 }
 
 void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) {
@@ -130,7 +133,9 @@ void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) 
   const Incoming& incoming = program_->incoming[read.incoming];
   std::uint8_t& received = received_[incoming.first_segment + read.segment];
   const bool wanted = complete && (received == 0 || PYCCL_MUTANT("duplicate-segment"));
-  if (!wanted || !unpack(read, incoming)) {
+  const bool readable = wanted && unpack(read, incoming);
+  if (read.spare != nullptr) slots_->give_back(read.spare);
+  if (!readable) {
     if (read.slot != nullptr && !PYCCL_MUTANT("slot-leak")) slots_->give_back(read.slot);
     return;
   }
@@ -159,11 +164,9 @@ bool PartRun::unpack(Read& read, const Incoming& incoming) {
     slots_->give_back(std::exchange(read.slot, nullptr));
     return true;
   }
-  std::byte* slot = slots_->take();
-  const bool readable = data_->unpack(packed, {slot, bytes});
-  if (readable) std::swap(read.slot, slot);
-  slots_->give_back(slot);
-  return readable;
+  if (!data_->unpack(packed, {read.spare, bytes})) return false;
+  std::swap(read.slot, read.spare);
+  return true;
 }
 
 void PartRun::contribution(const Incoming& incoming, std::uint32_t segment, Staged staged) {

@@ -65,7 +65,8 @@ class PartRun {
     std::size_t incoming = 0;
     std::uint32_t segment = 0;
     std::byte* slot = nullptr;
-    std::uint32_t packed = 0;  // bytes of a compressed payload, which is in the slot; 0: it is none
+    std::byte* spare = nullptr;  // the slot for what comes compressed to a fold
+    std::uint32_t packed = 0;    // bytes of a compressed payload; 0: it is none
   };
   // The caller redirects these when the attempt ends.
   const std::vector<Read>& reads() const { return reads_; }

@@ -5,6 +5,8 @@
 
 #include <new>
 
+#include "base/assert.hpp"
+
 namespace pyccl::kernels {
 namespace {
 
@@ -23,22 +25,25 @@ struct Zstd::Contexts {
 Zstd::Zstd() : contexts_(std::make_unique<Contexts>()) {}
 Zstd::~Zstd() = default;
 
+void Zstd::prepare() {
+  auto& [compression, decompression] = *contexts_;
+  if (compression == nullptr) compression.reset(ZSTD_createCCtx());
+  if (decompression == nullptr) decompression.reset(ZSTD_createDCtx());
+  if (compression == nullptr || decompression == nullptr) throw std::bad_alloc();
+}
+
 std::size_t Zstd::compress(ByteView from, MutableByteView to) {
   constexpr int fastest = 1;
-  auto& context = contexts_->compression;
-  if (context == nullptr) context.reset(ZSTD_createCCtx());
-  if (context == nullptr) throw std::bad_alloc();
-  const std::size_t size =
-      ZSTD_compressCCtx(context.get(), to.data(), to.size(), from.data(), from.size(), fastest);
+  PYCCL_ASSERT(contexts_->compression != nullptr);
+  const std::size_t size = ZSTD_compressCCtx(contexts_->compression.get(), to.data(), to.size(),
+                                             from.data(), from.size(), fastest);
   return ZSTD_isError(size) != 0 ? 0 : size;
 }
 
 bool Zstd::decompress(ByteView from, MutableByteView to) {
-  auto& context = contexts_->decompression;
-  if (context == nullptr) context.reset(ZSTD_createDCtx());
-  if (context == nullptr) throw std::bad_alloc();
-  const std::size_t size =
-      ZSTD_decompressDCtx(context.get(), to.data(), to.size(), from.data(), from.size());
+  PYCCL_ASSERT(contexts_->decompression != nullptr);
+  const std::size_t size = ZSTD_decompressDCtx(contexts_->decompression.get(), to.data(), to.size(),
+                                               from.data(), from.size());
   return ZSTD_isError(size) == 0 && size == to.size();
 }
 

@@ -7,8 +7,7 @@
 
 namespace pyccl::kernels {
 
-// What one thread compresses with; its memory, about a megabyte each way, is taken when it is first
-// needed.
+// What one thread compresses with.
 class Zstd {
  public:
   Zstd();
@@ -16,10 +15,11 @@ class Zstd {
   Zstd(const Zstd&) = delete;
   Zstd& operator=(const Zstd&) = delete;
 
-  // How many bytes of `to` it took; 0: it does not fit there. Throws std::bad_alloc.
+  // Takes its memory now, so that it lacks none later. Throws std::bad_alloc.
+  void prepare();
+  // How many bytes of `to` it took; 0: it does not fit there.
   std::size_t compress(ByteView from, MutableByteView to);
-  // False: this is nothing that was compressed, or not of exactly so many bytes. Throws
-  // std::bad_alloc.
+  // False: this is nothing that was compressed, or not of exactly so many bytes.
   bool decompress(ByteView from, MutableByteView to);
 
  private:
