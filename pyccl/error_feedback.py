@@ -45,9 +45,13 @@ class Compensated:
         self._feedback = feedback
         self._next = residuals
 
-    def commit(self) -> None:
-        """The operation succeeded: what this contribution lost is the residual from now on."""
-        self._feedback._residuals = self._next
+    def commit(self, info: OperationInfo) -> None:
+        """The operation succeeded, as `info` says: what this contribution lost is the residual from
+        now on. That is nothing where no contribution was rounded: on a ring, and alone."""
+        lost = self._next
+        if info.members == 1 or info.algorithm == "ring":
+            lost = tuple(_frozen(np.zeros_like(one)) for one in lost)
+        self._feedback._residuals = lost
 
 
 class ErrorFeedback:
@@ -71,7 +75,8 @@ class ErrorFeedback:
     given, so give the same arrays in the same order each time. It is part of the operation: one
     that fails leaves it as it was, so the operation can be tried again.
 
-    A peer that contributes nothing (weight 0) keeps its residual for later. A NaN or an infinity in
+    On a ring, and alone, contributions are not rounded, so nothing is lost. A peer that contributes
+    nothing (weight 0) keeps its residual for later. A NaN or an infinity in
     an array spoils its whole block in the result; there the residual becomes 0.
 
     quantization: a Quantization or the name of a codec. May be set anew between operations, for
@@ -126,7 +131,7 @@ class ErrorFeedback:
         )
         _core.convert(read_only(step.values), target)
         if options.get("weight", 1.0) != 0:
-            step.commit()
+            step.commit(info)
         return info
 
     def begin(self, x: ArrayLike) -> Compensated:
@@ -134,8 +139,7 @@ class ErrorFeedback:
 
             step = feedback.begin(delta)
             work = comm.all_reduce(step.values, quantization=step.quantization, async_op=True)
-            work.wait()
-            step.commit()
+            step.commit(work.wait())
 
         `x` is only read, and is free again at once. Without commit() the residual stays as it was.
         Begin the next one after that.

@@ -111,8 +111,7 @@ class Pairs(Operations):
         quantization: a Quantization, or the name of its codec, for floating point; the same on both
             sides. What `out` gets is rounded once.
 
-        Errors are as for send(); after one `x` holds what
-        it held before.
+        Errors are as for send(); after one `x` holds what it held before.
         """
         ended: OperationInfo | Work = self._run_pair(
             "exchange", rank_of(peer, "peer"), tag, paired(x, out), timeout, async_op, quantization

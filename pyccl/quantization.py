@@ -63,22 +63,25 @@ class Quantization:
         larger by up to 1 in 128. The least number of a "minmax" block is rounded down to it too: a
         block far from zero comes back much coarser than (max - min) lets expect.
     partial: the type in which sums that are not yet complete travel where the algorithm passes them
-        on, as a ring does: "f32", or "bf16" in half the bytes and with a rounding at each peer.
+        on, as a ring does: "f32", or "bf16" in half the bytes. Then each of the n - 1 hops rounds
+        the sum by up to 2^-9 of what it has come to; f32 by 2^-24.
     lossless: None, or "zstd": what is sent is compressed once more. For slow links.
     seed: from 0 to 2^64 - 1, for stochastic rounding: what is drawn is a function of the seed and
-        the place in the array alone. The same seed on all peers makes their errors alike, so that
-        they do not cancel: give each peer its own. The same seed at every step repeats the draws:
-        change it every step, with dataclasses.replace(q, seed=...).
+        the place in the array alone (in reduce_scatter: in the share of a rank). The same seed on
+        all peers makes their errors alike, so that they do not cancel: give each peer its own. The
+        same seed at every step repeats the draws: change it every step, with
+        dataclasses.replace(q, seed=...).
 
     The defaults cost 8.125 bits a number, 0.254 of f32, and are off by at most 1 in 254 of a
     block's largest number. Blocks of 256 keep outliers among themselves for an eighth of a bit,
     nearest rounding has the smallest error, and f32 scales and partial sums add none of their own.
 
     A block with a NaN or an infinity comes back as NaN in all its places: what is no number never
-    turns into one. Subnormal numbers are kept, with a scale of at least 2^-149 (bf16: 2^-133). A
-    block of zeros comes back exactly, and -0 as +0. With bf16 scales numbers beyond 127/128 of
-    f32's range may come back smaller by up to 1 in 128. What is rounded up beyond the range of its
-    array's type, as it can be in f16 close to 65504, comes back as an infinity.
+    turns into one. So does one with a number, or a sum, beyond the range of f32. Subnormal numbers
+    are kept, with a scale of at least 2^-149 (bf16: 2^-133). A block of zeros comes back exactly,
+    and -0 as +0. With bf16 scales numbers beyond 127/128 of f32's range may come back smaller by up
+    to 1 in 128. What comes back rounded up beyond the range of its array's type, as it can in f16
+    close to 65504, is an infinity.
     """
 
     codec: Codec = "int8"
@@ -130,7 +133,8 @@ class Quantization:
         """What `x` looks like after its way: what one peer's numbers become for all others.
 
         x: as for Communicator.all_reduce(), an array or a list of arrays; of floating point.
-        out: where the result goes, of the same shapes and types; `x` itself is fine.
+        out: where the result goes, of the same shapes and types: `x` itself, or memory that it has
+            nothing in common with.
 
         Returns the result, which is `out` or new numpy arrays, and the largest step: the distance
         of those neighbouring values that lie farthest apart. No number is off by more than half of

@@ -1,8 +1,8 @@
 // See coded_data.hpp.
 #include "engine/coded_data.hpp"
 
+#include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "base/assert.hpp"
 #include "base/mark.hpp"
@@ -66,7 +66,8 @@ std::byte* CodedData::result_blocks(Range range) {
 }
 
 void CodedData::outgoing(Source source, Range range, transport::Pieces& pieces) {
-  count_plain(source, range);
+  // Partial sums that are sent have the coordinates of the result.
+  plain_bytes_ += memory_.bytes_in(memory_of(range), collectives::reads_input(source));
   const auto packed = [this](std::optional<PackedBlocks>& memory, std::uint64_t first,
                              ByteView blocks) {
     return memory ? memory->get(first, blocks, packer_) : blocks;
@@ -85,16 +86,6 @@ void CodedData::outgoing(Source source, Range range, transport::Pieces& pieces) 
   transport::MutablePieces memory;
   memory_.partial_pieces({range.begin * sizes_.partial, range.end * sizes_.partial}, memory);
   for (const MutableByteView piece : memory.view()) pieces.push(piece);
-}
-
-// Of a last block no more than its array holds. Partial sums that are sent have the coordinates of
-// the result.
-void CodedData::count_plain(Source source, Range range) {
-  const auto count = [this](const std::byte*, std::uint64_t, std::size_t bytes, std::uint64_t) {
-    plain_bytes_ += bytes;
-  };
-  if (collectives::reads_input(source)) return memory_.visit_input(memory_of(range), count);
-  memory_.visit_result(memory_of(range), count);
 }
 
 // What has been sent once may still be on its way, so nothing is written twice.
@@ -179,7 +170,7 @@ void CodedData::add_numbers(const Contribution& each, const FoldSegment& segment
   const std::size_t count = numbers(segment.range);
   float* to = first ? sum_ : next_;
   if (each.staged != nullptr) {
-    widen_partial(each.staged, count, to);
+    kernels::widen(each.staged, quantization_.partial, count, to);
   } else {
     PYCCL_ASSERT(segment.fold->own == Source::input);
     const std::uint64_t begin =
@@ -224,10 +215,6 @@ void CodedData::widen_input(Range range, float* numbers) {
   };
   memory_.visit_input(memory_of(range), widen);
   fill_to(this->numbers(range));
-}
-
-void CodedData::widen_partial(const std::byte* partial, std::size_t count, float* numbers) {
-  kernels::widen(partial, quantization_.partial, count, numbers);
 }
 
 void CodedData::divide(const FoldSegment& segment) {

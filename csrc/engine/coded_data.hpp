@@ -10,6 +10,7 @@
 // Folds add up in f32.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -80,14 +81,12 @@ class CodedData final : public PartData {
   }
   std::byte* input_blocks(collectives::Range);
   std::byte* result_blocks(collectives::Range);
-  void count_plain(collectives::Source, collectives::Range);
   void encode_input(collectives::Range);
   void decode_into_result(const std::byte* blocks, collectives::Range);
   void begin_partial(collectives::Range);
   void add_coded(const std::byte* blocks, const FoldSegment&, double weight, bool first);
   void add_numbers(const Contribution&, const FoldSegment&, bool first);
   void widen_input(collectives::Range, float* numbers);
-  void widen_partial(const std::byte* partial, std::size_t count, float* numbers);
   void divide(const FoldSegment&);
   void finish(const FoldSegment&);
   void note(float step) { largest_step_ = std::max(largest_step_, step); }

@@ -66,7 +66,14 @@ void Executor::replay(Operation& operation, PeerId from, const Stashed& stashed)
     std::memcpy(piece.data(), stashed.payload.data() + done, piece.size());
     done += piece.size();
   }
-  operation.segment_end(from, stashed.header, token, true);
+  end_segment(operation, from, stashed.header, token, true);
+}
+
+void Executor::end_segment(Operation& operation, PeerId from,
+                           const transport::SegmentHeader& header, transport::ReadToken token,
+                           bool complete) {
+  const Status status = operation.segment_end(from, header, token, complete);
+  if (!status.ok()) host_.operation_refused(operation.id().key, status);
 }
 
 void Executor::peer_posted(OpId id, PeerId peer, double weight) {
@@ -217,7 +224,7 @@ void Executor::segment_end(PeerId from, const transport::SegmentHeader& header,
   }
   Operation* operation = find(header.op.key);
   if (operation == nullptr || !operation->running()) return;
-  operation->segment_end(from, header, token, complete);
+  end_segment(*operation, from, header, token, complete);
   check_whole(*operation);
 }
 

@@ -106,6 +106,8 @@ class Executor {
              transport::MutablePieces& target);
   void replay(Operation&, PeerId from, const Stashed&);
   void keep(Place, Stashed);
+  void end_segment(Operation&, PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+                   bool complete);
   void deliver(Operation&, PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
   void check_whole(Operation&);

@@ -156,11 +156,12 @@ Status Operation::out_of_memory() const {
   for (const Array& array : request_.arrays) {
     bytes += std::max(array.input_count, array.output_count) * kernels::size_of(array.dtype);
   }
+  if (request_.quantization.on()) bytes *= 3;
   return Status(Code::limit_exceeded,
                 "rank " + std::to_string(self_rank_) + " has too little memory for " +
-                    to_string(descriptor_) +
-                    ": beyond the arrays it may need as much as they hold, " +
-                    std::to_string(bytes) +
+                    to_string(descriptor_) + ": beyond the arrays it may need " +
+                    (request_.quantization.on() ? "three times what" : "as much as") +
+                    " they hold, " + std::to_string(bytes) +
                     " bytes. Free memory there, reduce less at once, or give outputs apart from "
                     "the inputs",
                 peers_[static_cast<std::size_t>(self_rank_)]);
@@ -330,12 +331,17 @@ void Operation::segment(PeerId from, const transport::SegmentHeader& header,
   parts_[header.part]->segment(rank, header, token, target);
 }
 
-void Operation::segment_end(PeerId from, const transport::SegmentHeader& header,
-                            transport::ReadToken token, bool complete) {
+Status Operation::segment_end(PeerId from, const transport::SegmentHeader& header,
+                              transport::ReadToken token, bool complete) {
   const Rank rank = rank_of(from);
-  if (rank < 0 || header.part >= parts_.size()) return;
-  parts_[header.part]->segment_end(rank, token, complete);
+  if (rank < 0 || header.part >= parts_.size()) return {};
+  const bool readable = parts_[header.part]->segment_end(rank, token, complete);
   if (complete) bytes_received_ += header.length;
+  if (readable) return {};
+  return Status(Code::protocol_violation,
+                "rank " + std::to_string(self_rank_) + " can't decompress what rank " +
+                    std::to_string(rank) + " has sent for " + to_string(descriptor_),
+                from);
 }
 
 std::vector<std::pair<PeerId, transport::ReadToken>> Operation::reads() const {

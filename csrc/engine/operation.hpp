@@ -73,8 +73,9 @@ class Operation {
 
   void segment(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
-  void segment_end(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
-                   bool complete);
+  // Not ok: what came is nothing that could be meant, so the operation is to be refused.
+  Status segment_end(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
+                     bool complete);
   // Payloads that are being read into its memory.
   std::vector<std::pair<PeerId, transport::ReadToken>> reads() const;
   bool has_segment(PeerId to) const;

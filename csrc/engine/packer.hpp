@@ -28,8 +28,8 @@ class Packer {
   std::uint64_t bytes_sent_ = 0;
 };
 
-// The segments of one buffer of blocks. Each is compressed once for all ranks that it goes to, and
-// stays: what has been sent may still be on its way.
+// The segments of one buffer of blocks, of which no two overlap in part. Each is compressed once
+// for all ranks that it goes to, and stays: what has been sent may still be on its way.
 class PackedBlocks {
  public:
   PackedBlocks(std::uint64_t blocks, std::size_t block_bytes, MemoryPool& pool);

@@ -138,6 +138,14 @@ class PartMemory {
     });
   }
 
+  // What memory a range has, which gaps don't.
+  std::uint64_t bytes_in(ByteRange range, bool input) const {
+    std::uint64_t bytes = 0;
+    const auto add = [&](const Run&, std::uint64_t, std::size_t size) { bytes += size; };
+    (input && !paired_ ? inputs_ : results_).for_each(range, add);
+    return bytes;
+  }
+
   // Where a range lies; several runs if the part is a list of arrays, pieces_max at most. What lies
   // in place of a result is to be asked for after its before_result().
   void input_pieces(ByteRange range, transport::Pieces& pieces);

@@ -123,10 +123,10 @@ void PartRun::segment(Rank from, const transport::SegmentHeader& header, transpo
   reads_.push_back({from, token, index, segment, slot, spare, packed ? header.length : 0});
 }
 
-void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) {
+bool PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) {
   const auto found = std::ranges::find_if(
       reads_, [&](const Read& each) { return each.token == token && each.from == from; });
-  if (found == reads_.end()) return;
+  if (found == reads_.end()) return true;
   Read read = *found;
   *found = reads_.back();
   reads_.pop_back();
@@ -137,21 +137,21 @@ void PartRun::segment_end(Rank from, transport::ReadToken token, bool complete) 
   if (read.spare != nullptr) slots_->give_back(read.spare);
   if (!readable) {
     if (read.slot != nullptr && !PYCCL_MUTANT("slot-leak")) slots_->give_back(read.slot);
-    return;
+    return !wanted;
   }
   if (incoming.fold >= 0) {
     contribution(incoming, read.segment, {read.slot, false});
-    return;
+    return true;
   }
   received = 1;
   data_->arrived(program_->segment_range(incoming.range, read.segment));
   --results_missing_;
   made(program_->readers_of_incoming[read.incoming], incoming.range, read.segment);
   if (--incoming_left_[read.incoming] == 0) received_all(incoming);
+  return true;
 }
 
-// Of a fold into another slot, of a result to where it belongs. What can't be read is like what has
-// not come.
+// Of a fold into another slot, of a result to where it belongs.
 bool PartRun::unpack(Read& read, const Incoming& incoming) {
   if (read.packed == 0) return true;
   const Range range = program_->segment_range(incoming.range, read.segment);

@@ -56,7 +56,8 @@ class PartRun {
   // As ChannelObserver: fills `target` or leaves it empty to have the payload thrown away.
   void segment(Rank from, const transport::SegmentHeader&, transport::ReadToken,
                transport::MutablePieces& target);
-  void segment_end(Rank from, transport::ReadToken, bool complete);
+  // False: what has come can't be decompressed, and will not come again.
+  bool segment_end(Rank from, transport::ReadToken, bool complete);
 
   // A payload that is being read, named as its channel names it.
   struct Read {

@@ -200,7 +200,6 @@ Program::Program(const collectives::Plan& plan, Rank self_rank, Rank world,
       partial_count(plan.partial_count),
       partial_in_result(plan.partial_in_result),
       overwrites_unsent(plan.overwrites_unsent),
-      uses_partial(plan.partial_count > 0 || plan.partial_in_result),
       inputs(static_cast<std::size_t>(world)),
       credits(plan.steps.size()),
       fold_segments_of(plan.steps.size()) {

@@ -68,7 +68,6 @@ struct Program {
   std::uint64_t partial_count = 0;  // elements
   bool partial_in_result = false;
   bool overwrites_unsent = false;
-  bool uses_partial = false;
 
   std::vector<Incoming> incoming;  // by (step, from)
   std::vector<FoldPlan> folds;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "engine/layout.hpp"
@@ -158,6 +159,13 @@ Status check_quantization(const Request& request) {
     return refuse(name + " by " + std::string(collectives::name_of(request.algorithm)) +
                   " can't be quantized, only by direct" +
                   (kind == Kind::all_reduce ? " or ring" : ""));
+  }
+  const double weight = request.weight;
+  const bool representable =
+      weight >= std::numeric_limits<float>::min() && weight <= std::numeric_limits<float>::max();
+  if (reduces(kind) && weight != 0.0 && !representable) {
+    return refuse("a weight of " + std::to_string(weight) +
+                  " can't be quantized with, for sums are in f32");
   }
   for (std::size_t i = 0; i < request.arrays.size(); ++i) {
     const kernels::DataType dtype = request.arrays[i].dtype;

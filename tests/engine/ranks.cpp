@@ -8,8 +8,9 @@
 
 namespace pyccl::engine {
 
-Ranks::Ranks(std::vector<Request> requests, std::uint32_t segment_bytes, std::uint64_t seed)
-    : prng_(seed), works_(requests.size()) {
+Ranks::Ranks(std::vector<Request> requests, std::uint32_t segment_bytes, std::uint64_t seed,
+             collectives::Reach reach)
+    : prng_(seed), reach_(reach), works_(requests.size()) {
   for (std::size_t rank = 0; rank < requests.size(); ++rank) {
     peers_.push_back({static_cast<std::uint64_t>(100 + rank)});
     pools_.push_back(std::make_unique<Pools>(segment_bytes));
@@ -30,8 +31,7 @@ void Ranks::begin(std::uint32_t attempt) {
   posts_.clear();
   const OpId id{{1, attempt}, {}};
   for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
-    const Status begun = operations_[rank]->begin(
-        {id, attempt, peers_[rank], peers_, {}, collectives::Reach::same_host});
+    const Status begun = operations_[rank]->begin({id, attempt, peers_[rank], peers_, {}, reach_});
     CAPTURE(begun.reason());
     REQUIRE(begun.ok());
     works_[rank] = true;
@@ -106,7 +106,7 @@ void Ranks::deliver() {
     std::memcpy(piece.data(), envelope.payload.data() + done, size);
     done += piece.size();
   }
-  operation.segment_end(peers_[envelope.from], envelope.header, token, complete);
+  REQUIRE(operation.segment_end(peers_[envelope.from], envelope.header, token, complete).ok());
   if (!complete) wire_.push_back(envelope);  // its connection died; it comes again
 }
 

@@ -14,7 +14,8 @@ namespace pyccl::engine {
 class Ranks {
  public:
   // requests[r] is what rank r calls.
-  Ranks(std::vector<Request> requests, std::uint32_t segment_bytes, std::uint64_t seed);
+  Ranks(std::vector<Request> requests, std::uint32_t segment_bytes, std::uint64_t seed,
+        collectives::Reach reach = collectives::Reach::same_host);
 
   // Begins an attempt at all ranks, whatever has become of the one before.
   void begin(std::uint32_t attempt);
@@ -39,6 +40,7 @@ class Ranks {
   bool work();
 
   Prng prng_;
+  collectives::Reach reach_;
   std::vector<PeerId> peers_;
   std::vector<std::unique_ptr<Pools>> pools_;
   std::vector<std::unique_ptr<Operation>> operations_;

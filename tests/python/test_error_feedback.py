@@ -18,7 +18,7 @@ from .test_dlpack import Tensor
 
 Array = np.ndarray[Any, Any]
 
-INFO = pyccl.OperationInfo(1, 1, pyccl.Epoch(1, 1), 1, 0, 0, 0.0, "one_shot", 1.0, False)
+INFO = pyccl.OperationInfo(2, 2, pyccl.Epoch(1, 1), 1, 0, 0, 0.0, "direct", 2.0, False)
 
 
 class Lonely:
@@ -204,7 +204,7 @@ def test_begin_is_for_operations_of_ones_own() -> None:
     feedback.quantization = Quantization("int8")
     comm.all_reduce(step.values, quantization=step.quantization)
     assert feedback.residuals == ()
-    step.commit()
+    step.commit(INFO)
     lost = x.astype(np.float32) - Quantization("int4").rounded(x.astype(np.float32))[0]
     np.testing.assert_array_equal(feedback.residuals[0], lost)
     given_up = feedback.begin([x])
@@ -332,7 +332,7 @@ def test_an_operation_that_fails_among_peers_leaves_no_trace(run_peers: Any) -> 
         expected = feedback.begin(x)
         feedback.all_reduce(comm, x)
         after = feedback.residuals[0].tobytes()
-        expected.commit()
+        expected.commit(INFO)
         assert feedback.residuals[0].tobytes() == after
         return x.tobytes(), given
 
@@ -371,3 +371,32 @@ def test_lists_of_many_types_travel_as_one_operation(run_peers: Any) -> None:
         return bits(x)
 
     assert len({tuple(one) for one in run_peers(PEERS, function)}) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "ring"])
+def test_contributions_that_are_not_rounded_lose_nothing(run_peers: Any, algorithm: Any) -> None:
+    # Beside the 8 a half is nothing to int4. Residuals bring it along; what a ring rounds is its
+    # result, which has no feedback, so there it stays away and must not be made up for.
+    steps, delta = 60, np.array([8.0, *[0.5] * 31], np.float32)
+
+    def function(comm: pyccl.Communicator) -> None:
+        feedback, total = ErrorFeedback(Quantization("int4", block=32)), np.zeros(32)
+        for _ in range(steps):
+            x = delta.copy()
+            feedback.all_reduce(comm, x, op="avg", algorithm=algorithm)
+            total += x
+        assert total[1] == pytest.approx(0.0 if algorithm == "ring" else steps / 2, abs=2.0)
+        if algorithm == "ring":
+            assert not feedback.residuals[0].any()
+
+    run_peers(2, function)
+
+
+def test_alone_there_is_no_residual(alone: pyccl.Communicator) -> None:
+    feedback, total = ErrorFeedback(Quantization("int4", block=32)), np.zeros(32)
+    for _ in range(20):
+        x = np.array([8.0, *[0.5] * 31], np.float32)
+        feedback.all_reduce(alone, x)
+        total += x
+    assert total.tolist() == [160.0, *[10.0] * 31]
+    assert not feedback.residuals[0].any()
