@@ -90,25 +90,29 @@ void CodedData::outgoing(Source source, Range range, transport::Pieces& pieces) 
 
 // What has been sent once may still be on its way, so nothing is written twice.
 void CodedData::encode_input(Range range) {
-  const DataType dtype = memory_.dtype();
   for (std::uint64_t begin = range.begin; begin < range.end;) {
     std::uint64_t end = begin;
     while (end < range.end && encoded_[end] == encoded_[begin]) ++end;
     const Range part{begin, end};
     begin = end;
     if (encoded_[part.begin]) continue;
-    const auto encode = [&](const std::byte* from, std::uint64_t offset, std::size_t bytes,
-                            std::uint64_t place) {
-      note(kernels::encode({.source = from,
-                            .dtype = dtype,
-                            .count = bytes / kernels::size_of(dtype),
-                            .destination = input_blocks(part) + coded(offset),
-                            .format = quantization_.format,
-                            .rounding = rounding(quantization_.seed, place)}));
-    };
-    memory_.visit_input(memory_of(part), encode);
+    encode_input_to(input_blocks(part), part);
     for (std::uint64_t i = part.begin; i < part.end; ++i) encoded_[i] = true;
   }
+}
+
+void CodedData::encode_input_to(std::byte* blocks, Range range) {
+  const DataType dtype = memory_.dtype();
+  const auto encode = [&](const std::byte* from, std::uint64_t offset, std::size_t bytes,
+                          std::uint64_t place) {
+    note(kernels::encode({.source = from,
+                          .dtype = dtype,
+                          .count = bytes / kernels::size_of(dtype),
+                          .destination = blocks + coded(offset),
+                          .format = quantization_.format,
+                          .rounding = rounding(quantization_.seed, place)}));
+  };
+  memory_.visit_input(memory_of(range), encode);
 }
 
 void CodedData::arriving(Range range, bool, transport::MutablePieces& target) {
@@ -145,9 +149,10 @@ void CodedData::fold(const FoldSegment& segment) {
     } else {
       const std::uint64_t begin =
           segment.fold->own_begin + (segment.range.begin - segment.fold->range.begin);
-      const Range own{begin, begin + segment.range.size()};
-      encode_input(own);
-      add_coded(input_blocks(own), segment, each.weight, first);
+      // Nobody else gets these blocks, so they need not outlive the cache.
+      auto* blocks = reinterpret_cast<std::byte*>(next_);
+      encode_input_to(blocks, {begin, begin + segment.range.size()});
+      add_coded(blocks, segment, each.weight, first);
     }
     first = false;
   }

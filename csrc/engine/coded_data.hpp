@@ -3,7 +3,7 @@
 //
 // What everybody is to have alike is rounded once and travels as the bytes that this has made:
 //   input    is encoded where it is first sent, for all ranks it goes to; a fold of contributions
-//            reads the own one from its blocks, too, so each counts with the same rounding.
+//            makes blocks of the own one, too, so each counts with the same rounding.
 //   partial  sums travel in f32, or rounded to bf16.
 //   result   a fold that is sent on is encoded by the rank that made it, and all, that rank too,
 //            take what the blocks say. They are kept as they came for those they are sent on to.
@@ -82,6 +82,7 @@ class CodedData final : public PartData {
   std::byte* input_blocks(collectives::Range);
   std::byte* result_blocks(collectives::Range);
   void encode_input(collectives::Range);
+  void encode_input_to(std::byte* blocks, collectives::Range);
   void decode_into_result(const std::byte* blocks, collectives::Range);
   void begin_partial(collectives::Range);
   void add_coded(const std::byte* blocks, const FoldSegment&, double weight, bool first);
