@@ -2,6 +2,7 @@
 // the same numbers one after the other.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -94,7 +95,7 @@ class Group {
         const Memory& array = memory_[index(rank)][i];
         const Bytes wanted = expected(rank, i);
         REQUIRE(wanted.size() == array.output_bytes);
-        REQUIRE(std::memcmp(array.output(), wanted.data(), wanted.size()) == 0);
+        REQUIRE(std::equal(wanted.begin(), wanted.end(), array.output()));
         if (!array.apart.empty()) REQUIRE(array.input == originals_[index(rank)][i]);
       }
     }
