@@ -8,13 +8,10 @@
 #include "base/mark.hpp"
 
 namespace pyccl::engine {
-namespace {
 
 using collectives::Range;
 using collectives::Source;
 using kernels::DataType;
-
-}  // namespace
 
 CodedData::Sizes CodedData::sizes_of(const Quantization& quantization, DataType dtype) {
   const std::uint64_t block = quantization.format.block;
@@ -147,11 +144,9 @@ void CodedData::fold(const FoldSegment& segment) {
     } else if (each.staged != nullptr) {
       add_coded(each.staged, segment, each.weight, first);
     } else {
-      const std::uint64_t begin =
-          segment.fold->own_begin + (segment.range.begin - segment.fold->range.begin);
       // Nobody else gets these blocks, so they need not outlive the cache.
       auto* blocks = reinterpret_cast<std::byte*>(next_);
-      encode_input_to(blocks, {begin, begin + segment.range.size()});
+      encode_input_to(blocks, segment.own());
       add_coded(blocks, segment, each.weight, first);
     }
     first = false;
@@ -178,9 +173,7 @@ void CodedData::add_numbers(const Contribution& each, const FoldSegment& segment
     kernels::widen(each.staged, quantization_.partial, count, to);
   } else {
     PYCCL_ASSERT(segment.fold->own == Source::input);
-    const std::uint64_t begin =
-        segment.fold->own_begin + (segment.range.begin - segment.fold->range.begin);
-    widen_input({begin, begin + segment.range.size()}, to);
+    widen_input(segment.own(), to);
   }
   const auto* sum = reinterpret_cast<const std::byte*>(sum_);
   const std::array sources{sum, reinterpret_cast<const std::byte*>(next_)};

@@ -26,6 +26,12 @@ struct FoldSegment {
   std::span<const Contribution> contributions;
   double divisor = 1.0;
   bool sent = false;  // a send reads what it makes
+
+  // Where the own part of it lies in the input, or in the partial sums.
+  collectives::Range own() const {
+    const std::uint64_t begin = fold->own_begin + (range.begin - fold->range.begin);
+    return {begin, begin + range.size()};
+  }
 };
 
 class PartData {

@@ -78,10 +78,8 @@ void PlainData::fold(const FoldSegment& segment) {
     for (const MutableByteView to : target.view()) run(nullptr, to.data(), to.size());
     return;
   }
-  const std::uint64_t begin =
-      segment.fold->own_begin + (segment.range.begin - segment.fold->range.begin);
   transport::Pieces own_pieces;
-  find_own(*segment.fold, bytes_of({begin, begin + segment.range.size()}), own_pieces);
+  find_own(*segment.fold, bytes_of(segment.own()), own_pieces);
   zip(own_pieces.view(), target.view(), run);
 }
 

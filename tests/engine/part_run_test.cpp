@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "attempts.hpp"
 #include "engine/layout.hpp"
-#include "ranks.hpp"
 
 using namespace pyccl;
 using namespace pyccl::engine;
@@ -332,16 +332,6 @@ std::string name_of(const Case& test) {
          (test.shares.empty() && test.amounts.empty() ? "" : ", uneven");
 }
 
-void finish(Group& group, Ranks& ranks) {
-  for (Rank rank = 0; rank < ranks.world(); ++rank) {
-    REQUIRE(ranks.operation(rank).became_whole());
-    CHECK_FALSE(ranks.operation(rank).became_whole());
-    ranks.operation(rank).commit();
-  }
-  group.expect_results();
-  CHECK(ranks.slots_out() == 0);
-}
-
 }  // namespace
 
 TEST_CASE("an operation gives all ranks the right bits") {
@@ -362,24 +352,10 @@ TEST_CASE("an attempt that is broken off leaves the inputs as they were, and the
   for (const Case& test : all_cases()) {
     const std::string name = name_of(test);
     CAPTURE(name);
-    {
-      Group group(test, ++seed);
-      Ranks broken(group.requests(), segment_bytes, seed);
-      broken.begin(1);
-      broken.run(1 + seed % 97);
-      for (Rank rank = 0; rank < test.world; ++rank) broken.operation(rank).roll_back();
-      group.expect_inputs();
-      CHECK(broken.slots_out() == 0);
-    }
-    Group group(test, ++seed);
-    Ranks retried(group.requests(), segment_bytes, seed);
-    for (std::uint32_t attempt = 1; attempt < 3; ++attempt) {
-      retried.begin(attempt);
-      retried.run(1 + seed % 97);
-    }
-    retried.begin(3);
-    REQUIRE(retried.run(10'000'000));
-    finish(group, retried);
+    ++seed;
+    break_off(Group(test, seed), segment_bytes, seed, 1 + seed % 97);
+    ++seed;
+    retry(Group(test, seed), segment_bytes, seed, 1 + seed % 97);
   }
 }
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "attempts.hpp"
 #include "engine/layout.hpp"
 #include "kernels/quantize.hpp"
-#include "ranks.hpp"
 
 using namespace pyccl;
 using namespace pyccl::engine;
@@ -275,15 +275,6 @@ std::string name_of(const Case& test) {
          " arrays of " + std::to_string(test.counts.back()) + (test.in_place ? ", in place" : "");
 }
 
-void finish(Group& group, Ranks& ranks) {
-  for (Rank rank = 0; rank < ranks.world(); ++rank) {
-    REQUIRE(ranks.operation(rank).became_whole());
-    ranks.operation(rank).commit();
-  }
-  group.expect_results();
-  CHECK(ranks.slots_out() == 0);
-}
-
 void add_rings(std::vector<Case>& cases) {
   for (const DataType partial : {DataType::f32, DataType::bf16}) {
     for (Rank world = 2; world <= 5; ++world) {
@@ -369,23 +360,9 @@ TEST_CASE("a quantized attempt that is broken off leaves the inputs, and the nex
   for (const Case& test : all_cases()) {
     const std::string name = name_of(test);
     CAPTURE(name);
-    {
-      Group group(test, ++seed);
-      Ranks broken(group.requests(), segment_bytes, seed);
-      broken.begin(1);
-      broken.run(1 + seed % 61);
-      for (Rank rank = 0; rank < test.world; ++rank) broken.operation(rank).roll_back();
-      group.expect_inputs();
-      CHECK(broken.slots_out() == 0);
-    }
-    Group group(test, ++seed);
-    Ranks retried(group.requests(), segment_bytes, seed);
-    for (std::uint32_t attempt = 1; attempt < 3; ++attempt) {
-      retried.begin(attempt);
-      retried.run(1 + seed % 61);
-    }
-    retried.begin(3);
-    REQUIRE(retried.run(10'000'000));
-    finish(group, retried);
+    ++seed;
+    break_off(Group(test, seed), segment_bytes, seed, 1 + seed % 61);
+    ++seed;
+    retry(Group(test, seed), segment_bytes, seed, 1 + seed % 61);
   }
 }
