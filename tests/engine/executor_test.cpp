@@ -288,3 +288,30 @@ TEST_CASE("data of a member without weight counts for nothing") {
   executor.finish(key, true);
   CHECK(values == std::vector<std::int32_t>(10, 1));
 }
+
+TEST_CASE(
+    "what can't be decompressed is refused, also where it came early, and its slots go back") {
+  const OpId op{{1, 1}, key};
+  for (const bool ahead : {true, false}) {
+    CAPTURE(ahead);
+    Host host;
+    Executor executor(host, self, 1 << 18);
+    executor.install(view_of({1, 1}, {self, other}));
+    std::vector<float> values(1000, 1.0f);
+    auto* bytes = reinterpret_cast<std::byte*>(values.data());
+    Request request;
+    request.arrays.push_back({bytes, bytes, kernels::DataType::f32, 1000, 1000});
+    request.quantization.format.codec = kernels::Codec::int8;
+    if (ahead) CHECK(early(executor, other, op, 7, 1, true, 0));
+    executor.add(key, std::make_unique<Operation>(1, request, PeerId{}, false, 1 << 18, Time{},
+                                                  executor.pools()));
+    executor.start(op, 1, {self, other}, {});
+    if (!ahead) CHECK(early(executor, other, op, 7, 1, true, 0));
+    REQUIRE(host.refused);
+    CHECK(host.refused->code() == Code::protocol_violation);
+    CHECK(host.refused->peer() == other);
+    CHECK(executor.load().slots == 0);
+    executor.finish(key, false);
+    CHECK(values == std::vector<float>(1000, 1.0f));
+  }
+}
