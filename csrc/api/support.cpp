@@ -103,6 +103,7 @@ const char* pyccl_code_name(pyccl_code code) {
     case PYCCL_LIMIT_EXCEEDED: return "PYCCL_LIMIT_EXCEEDED";
     case PYCCL_PROTOCOL_VIOLATION: return "PYCCL_PROTOCOL_VIOLATION";
     case PYCCL_IO: return "PYCCL_IO";
+    case PYCCL_STATE_SYNC: return "PYCCL_STATE_SYNC";
     default: return "unknown";
   }
 }

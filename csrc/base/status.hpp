@@ -27,6 +27,7 @@ enum class Code : int {
   limit_exceeded = PYCCL_LIMIT_EXCEEDED,
   protocol_violation = PYCCL_PROTOCOL_VIOLATION,
   io = PYCCL_IO,
+  state_sync = PYCCL_STATE_SYNC,
 };
 
 class [[nodiscard]] Status {

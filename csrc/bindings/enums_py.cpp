@@ -30,6 +30,7 @@ py::dict codes() {
   names["limit_exceeded"] = PYCCL_LIMIT_EXCEEDED + 0;
   names["protocol_violation"] = PYCCL_PROTOCOL_VIOLATION + 0;
   names["io"] = PYCCL_IO + 0;
+  names["state_sync"] = PYCCL_STATE_SYNC + 0;
   return names;
 }
 

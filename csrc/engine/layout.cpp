@@ -229,13 +229,19 @@ class PartBuilder {
         kind == Kind::all_gather || kind == Kind::gather || kind == Kind::all_to_all;
     const bool same_places =
         kind == Kind::all_reduce || kind == Kind::reduce || kind == Kind::broadcast;
-    if (takes_input()) add_all(layout_.inputs, false, cut_input, !same_places);
+    if (takes_input() && request_.input_pieces.empty()) {
+      add_all(layout_.inputs, false, cut_input, !same_places);
+    }
+    for (const ByteView piece : request_.input_pieces) {
+      layout_.inputs.add(const_cast<std::byte*>(piece.data()), piece.size(), true);
+    }
     if (gives_output) add_all(layout_.results, true, cut_output, !same_places);
     if (same_places && takes_input() && gives_output) layout_.overlap = Overlap::paired;
   }
 
   void fill_overlap() {
     if (layout_.overlap == Overlap::paired || !takes_input()) return;
+    if (!request_.input_pieces.empty()) return;  // which are apart (request.cpp)
     for (const Array* array : arrays_) {
       const ArrayLayout each = of(*array);
       const std::uint64_t input_bytes = each.input_wanted() * bytes_;

@@ -36,10 +36,16 @@ std::vector<Interval> memory_of(const Request& request) {
     const auto input = reinterpret_cast<std::uintptr_t>(array.input);
     const bool replaces = input == output && same_places(request.kind);
     const std::size_t written = array.output_count * size;
-    const std::size_t read = array.input_count * size;
+    const bool scattered = !request.input_pieces.empty();
+    const std::size_t read = scattered ? 0 : array.input_count * size;
     if (written > 0) intervals.push_back({output, output + written, i, true});
     if (read > 0 && !(replaces && written > 0))
       intervals.push_back({input, input + read, i, false});
+  }
+  for (const ByteView piece : request.input_pieces) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(piece.data());
+    // An array of its own: no part of it may be written.
+    intervals.push_back({begin, begin + piece.size(), request.arrays.size(), false});
   }
   return intervals;
 }
@@ -86,7 +92,8 @@ Status check_arrays(const Request& request) {
       const Status pair = kernels::check_pair(array.dtype, request.op);
       if (!pair.ok()) return Status(pair.code(), name + ": " + pair.reason());
     }
-    if ((array.input_count > 0 && array.input == nullptr) ||
+    const bool scattered = !request.input_pieces.empty();
+    if ((array.input_count > 0 && array.input == nullptr && !scattered) ||
         (array.output_count > 0 && array.output == nullptr)) {
       return Status(Code::invalid_argument, name + " has no memory");
     }
@@ -109,6 +116,15 @@ Status check_shares(const Request& request) {
   }
   if ((!request.shares.empty() || uneven) && request.arrays.size() != 1) {
     return Status(Code::invalid_argument, "counts by rank are for a single array, not for a list");
+  }
+  std::uint64_t scattered = 0;
+  for (const ByteView piece : request.input_pieces) scattered += piece.size();
+  const bool whole = !uneven || request.arrays.empty() ||
+                     scattered == request.arrays.front().input_count *
+                                      kernels::size_of(request.arrays.front().dtype);
+  if (!request.input_pieces.empty() && (!uneven || !whole)) {
+    return Status(Code::invalid_argument,
+                  "an input in pieces is for counts by rank, and has the size of all pieces");
   }
   for (const auto* shares : {&request.shares, &request.send_shares, &request.receive_shares}) {
     for (const std::uint64_t share : *shares) {

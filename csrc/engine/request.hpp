@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.hpp"
 #include "base/ids.hpp"
 #include "base/status.hpp"
 #include "base/time.hpp"
@@ -66,6 +67,8 @@ struct Request {
   std::vector<std::uint64_t> shares;
   std::vector<std::uint64_t> send_shares;
   std::vector<std::uint64_t> receive_shares;
+  // With send_shares: where the input of the one array lies, piece behind piece, if not in one.
+  std::vector<ByteView> input_pieces;
   // Who takes part, in rank order: a subgroup of the members; empty: the whole group. `name` tells
   // subgroups of the same members apart.
   std::vector<PeerId> members;

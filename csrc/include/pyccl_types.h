@@ -20,7 +20,8 @@ typedef enum pyccl_code {
   PYCCL_ADDRESS_IN_USE = 10,
   PYCCL_LIMIT_EXCEEDED = 11,
   PYCCL_PROTOCOL_VIOLATION = 12, /* the other side does not speak this version of pyccl */
-  PYCCL_IO = 13
+  PYCCL_IO = 13,
+  PYCCL_STATE_SYNC = 14 /* shared state that can't be brought to one; the text says why */
 } pyccl_code;
 
 typedef enum pyccl_dtype {
@@ -98,6 +99,14 @@ typedef enum pyccl_rounding {
   PYCCL_ROUNDING_STOCHASTIC = 1 /* up or down by chance, right on average */
 } pyccl_rounding;
 #define PYCCL_ROUNDING_COUNT 2
+
+/* What a member does in pyccl_sync. */
+typedef enum pyccl_strategy {
+  PYCCL_POPULAR = 0,     /* gives its state where it is the elected one, else takes that */
+  PYCCL_SEND_ONLY = 1,   /* is never overwritten */
+  PYCCL_RECEIVE_ONLY = 2 /* is never elected, and gives nothing */
+} pyccl_strategy;
+#define PYCCL_STRATEGY_COUNT 3
 
 typedef enum pyccl_log_level {
   PYCCL_LOG_DEBUG = 0,

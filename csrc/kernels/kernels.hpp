@@ -17,6 +17,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/digest.hpp"
 #include "base/status.hpp"
 #include "pyccl.h"
 
@@ -64,6 +65,8 @@ struct FoldArguments {
 
 using FoldFunction = void (*)(const FoldArguments&);
 
+using DigestFunction = Digest (*)(const std::byte*, std::size_t);
+
 struct QuantizeBodies;  // quantize_call.hpp
 
 // One instruction set's kernels.
@@ -71,6 +74,7 @@ struct Target {
   std::string_view name;                                    // "scalar", "avx2", "avx512", "neon"
   FoldFunction fold[PYCCL_DTYPE_COUNT][PYCCL_REDOP_COUNT];  // nullptr where the pair is refused
   const QuantizeBodies* quantize;                           // what quantize.hpp calls
+  DigestFunction digest;                                    // and digest.hpp
 };
 
 // All targets that this processor can run, the plainest first. The last one is the one to use.
