@@ -12,6 +12,7 @@
 #include "bindings/convert_py.hpp"
 #include "bindings/log_py.hpp"
 #include "bindings/register_py.hpp"
+#include "bindings/shared_state_py.hpp"
 #include "bindings/work_py.hpp"
 #include "runtime/communicator.hpp"
 #include "runtime/subgroup.hpp"
@@ -91,6 +92,10 @@ class CommunicatorFace {
     return finished(communicator_->update(to_duration(timeout)));
   }
   OpenCallPtr leave(double timeout) { return finished(communicator_->leave(to_duration(timeout))); }
+  py::tuple sync(StateFace& state, int strategy, bool expect_next, double timeout,
+                 const py::object& progress) {
+    return state.sync(*communicator_, strategy, expect_next, timeout, progress);
+  }
   void cancel(const OpenCall& call) { communicator_->cancel(call.work); }
   void close() {
     {
@@ -215,6 +220,8 @@ void register_communicator(py::module_& module) {
            py::arg("waits"))
       .def("update", &CommunicatorFace::update, py::arg("timeout"))
       .def("leave", &CommunicatorFace::leave, py::arg("timeout"))
+      .def("sync", &CommunicatorFace::sync, py::arg("state"), py::arg("strategy"),
+           py::arg("expect_next"), py::arg("timeout"), py::arg("progress"))
       .def("cancel", &CommunicatorFace::cancel, py::arg("work"))
       .def("close", &CommunicatorFace::close)
       .def("view", &CommunicatorFace::view)

@@ -69,12 +69,18 @@ void register_enums(py::module_& module) {
   roles["worker"] = PYCCL_WORKER + 0;
   roles["mirror"] = PYCCL_MIRROR + 0;
 
+  py::dict strategies;
+  strategies["popular"] = PYCCL_POPULAR + 0;
+  strategies["send_only"] = PYCCL_SEND_ONLY + 0;
+  strategies["receive_only"] = PYCCL_RECEIVE_ONLY + 0;
+
   module.attr("codes") = codes();
   module.attr("dtypes") = dtypes;
   module.attr("reduce_ops") = reduce_ops;
   module.attr("algorithms") = algorithms;
   module.attr("on_loss") = on_loss;
   module.attr("roles") = roles;
+  module.attr("strategies") = strategies;
   module.attr("transports") = transports;
   module.attr("collectives") = kinds;
   module.attr("pair_roles") = pair_roles;

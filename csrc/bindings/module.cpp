@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, module) {
   register_arrays(module);
   register_quantize(module);
   register_work(module);
+  register_shared_state(module);
   register_communicator(module);
   register_coordinator(module);
 }

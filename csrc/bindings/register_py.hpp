@@ -11,6 +11,7 @@ void register_dlpack(pybind11::module_& module);
 void register_arrays(pybind11::module_& module);
 void register_quantize(pybind11::module_& module);
 void register_work(pybind11::module_& module);
+void register_shared_state(pybind11::module_& module);
 void register_communicator(pybind11::module_& module);
 void register_coordinator(pybind11::module_& module);
 

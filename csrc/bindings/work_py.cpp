@@ -23,12 +23,6 @@ constexpr double cancel_seconds = 0.1;
 std::atomic<bool> exiting = false;
 thread_local bool ends_the_program = false;
 
-// The interpreter ends daemon threads where they ask for its lock, by unwinding their stacks, which
-// C++ does not survive. Those that wait here when the program exits stay here.
-void park_if_exiting() {
-  while (exiting.load(std::memory_order_relaxed) && !ends_the_program) ::pause();
-}
-
 // What became of a call: (why it failed or None, the fields of pyccl.OperationInfo in their order);
 // None if it has not ended.
 py::object outcome(const OpenCall& call) {
@@ -44,6 +38,10 @@ py::object outcome(const OpenCall& call) {
 }
 
 }  // namespace
+
+void park_if_exiting() {
+  while (exiting.load(std::memory_order_relaxed) && !ends_the_program) ::pause();
+}
 
 bool wait(OpenCall& call, double seconds, bool interruptible) {
   const bool bounded = seconds >= 0.0;

@@ -22,6 +22,11 @@ using OpenCallPtr = std::shared_ptr<OpenCall>;
 // call goes on. With interruptible = false signals wait.
 bool wait(OpenCall& call, double seconds, bool interruptible);
 
+// To be called without Python's lock before it is asked for again: the interpreter ends daemon
+// threads there, by unwinding their stacks, which C++ does not survive. When the program exits such
+// a thread stays here.
+void park_if_exiting();
+
 // Waits until the call has ended. When a signal handler raises, the call is given up first: by the
 // time that Python sees the exception, nothing is left behind.
 void finish(OpenCall& call, runtime::Communicator& communicator);

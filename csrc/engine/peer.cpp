@@ -404,6 +404,7 @@ class PeerImplementation final : public Peer,
   // What the traffic has shown of the links so far.
   void measure() {
     if (meter_.read(clock_.now(), mesh_.readings()) || executor_.idle()) {
+      events.push_back(LinksMeasured{meter_.links()});
       member_->measured(clock_.now(), meter_.links());
     }
   }

@@ -20,6 +20,7 @@
 #include "base/time.hpp"
 #include "engine/request.hpp"
 #include "protocol/limits.hpp"
+#include "protocol/messages.hpp"
 #include "protocol/view.hpp"
 #include "transport/network.hpp"
 
@@ -57,11 +58,14 @@ struct Finished {
 struct Ended {
   Status status;
 };  // nothing follows; open tickets have been finished before
+struct LinksMeasured {
+  std::vector<protocol::MeasuredLink> links;
+};  // all that the traffic has shown so far
 struct Log {
   LogLevel level = LogLevel::info;
   std::string text;
 };
-using PeerEvent = std::variant<ViewChanged, Finished, Ended, Log>;
+using PeerEvent = std::variant<ViewChanged, Finished, Ended, LinksMeasured, Log>;
 
 // What a peer holds at present.
 struct PeerLoad {

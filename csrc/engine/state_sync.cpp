@@ -88,6 +88,7 @@ void StateSync::ended(const Status& status, const OperationInfo& info) {
   posted_.pop_front();
   info_.bytes_sent += info.bytes_sent;
   info_.bytes_received += info.bytes_received;
+  info_.peers_pending = info.peers_pending;
   if (phase_ == Phase::moving) return window_ended(posted, status);
   if (!status.ok()) return give_up(status);
   switch (phase_) {

@@ -66,6 +66,7 @@ struct SyncInfo {
   std::vector<Source> sources;  // of what was fetched
   std::vector<Behind> behind;   // who had not the elected state
   std::vector<PeerId> refuted;  // who sent other bits than reported
+  bool peers_pending = false;   // as the last operation found it: the same on all members
   std::uint32_t attempts = 1;   // one more for each that a lost member has ended
   double seconds = 0.0;
 };

@@ -6,6 +6,7 @@
 #include "runtime/communicator.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <type_traits>
@@ -66,6 +67,7 @@ class Loop final : public WorkDriver {
 
   void submit(Command command, Then then);
   void request_close() { shared_.stop(); }
+  std::atomic<bool>& at_boundary() { return at_boundary_; }
   ViewSnapshot snapshot() const;
   const WorkPtr& admission() const { return admission_; }
   const std::string& address() const { return address_; }
@@ -79,7 +81,9 @@ class Loop final : public WorkDriver {
   void on(engine::ViewChanged& event);
   void on(engine::Finished& event);
   void on(engine::Ended& event);
+  void on(engine::LinksMeasured& event);
   void on(engine::Log& event);
+  std::vector<std::uint32_t> rates_to(const std::vector<PeerId>& peers) const;
   void note_end(const Status& status);
   void end_all(const Status& status);
 
@@ -97,13 +101,19 @@ class Loop final : public WorkDriver {
   const std::uint32_t generation_ = fork_generation();
 
   // Of whoever is in the loop.
+  struct Open {
+    WorkPtr work;
+    bool updates = false;
+  };
   engine::Ticket last_ticket_ = 0;
-  std::unordered_map<engine::Ticket, WorkPtr> open_;
+  std::unordered_map<engine::Ticket, Open> open_;
   std::vector<Command> batch_;
   std::vector<engine::PeerEvent> events_;
   std::optional<Status> ended_;  // never ok
   bool out_of_memory_ = false;
 
+  std::atomic<bool> at_boundary_ = true;
+  std::vector<protocol::MeasuredLink> links_;
   mutable std::mutex snapshot_mutex_;
   ViewSnapshot snapshot_;
 };
@@ -173,8 +183,9 @@ void Loop::finish_turn() {
 
 void Loop::execute(Command& command) {
   if (std::holds_alternative<Cancel>(command.call)) {
-    const auto at = std::find_if(open_.begin(), open_.end(),
-                                 [&](const auto& each) { return each.second == command.work; });
+    const auto at = std::find_if(open_.begin(), open_.end(), [&](const auto& each) {
+      return each.second.work == command.work;
+    });
     if (at != open_.end()) peer_->cancel(at->first);
     return;
   }
@@ -184,7 +195,8 @@ void Loop::execute(Command& command) {
   }
   const engine::Ticket ticket = ++last_ticket_;
   const Time deadline = reactor_.now() + std::clamp(command.timeout, Duration::zero(), timeout_max);
-  open_.emplace(ticket, std::move(command.work));
+  const bool updates = std::holds_alternative<Update>(command.call);
+  open_.emplace(ticket, Open{std::move(command.work), updates});
   std::visit(
       [&](auto& call) {
         using Kind = std::decay_t<decltype(call)>;
@@ -221,6 +233,7 @@ void Loop::on(engine::ViewChanged& event) {
     const std::lock_guard lock(snapshot_mutex_);
     snapshot_.epoch = event.view.epoch;
     snapshot_.rank = event.view.rank_of(self_).value_or(-1);
+    snapshot_.mb_per_s = rates_to(peers);
     snapshot_.members_most = std::max(snapshot_.members_most, peers.size());
     snapshot_.peers = std::move(peers);
   }
@@ -234,7 +247,25 @@ void Loop::on(engine::Finished& event) {
     return;
   }
   if (out_of_memory_ && !event.status.ok()) event.status = *ended_;
-  node.mapped()->finish(std::move(event.status), std::move(event.info));
+  // Before the caller can look.
+  if (node.mapped().updates && event.status.ok()) at_boundary_ = true;
+  node.mapped().work->finish(std::move(event.status), std::move(event.info));
+}
+
+void Loop::on(engine::LinksMeasured& event) {
+  links_ = std::move(event.links);
+  const std::lock_guard lock(snapshot_mutex_);
+  snapshot_.mb_per_s = rates_to(snapshot_.peers);
+}
+
+std::vector<std::uint32_t> Loop::rates_to(const std::vector<PeerId>& peers) const {
+  std::vector<std::uint32_t> rates(peers.size());
+  for (const protocol::MeasuredLink& link : links_) {
+    const auto found = std::ranges::find(peers, link.peer);
+    if (found != peers.end())
+      rates[static_cast<std::size_t>(found - peers.begin())] = link.mb_per_s;
+  }
+  return rates;
 }
 
 void Loop::on(engine::Ended& event) { end_all(event.status); }
@@ -255,7 +286,7 @@ void Loop::note_end(const Status& status) {
 void Loop::end_all(const Status& status) {
   note_end(status);
   if (!admission_->done()) admission_->finish(*ended_, {});
-  for (auto& [ticket, work] : std::exchange(open_, {})) work->finish(*ended_, {});
+  for (auto& [ticket, open] : std::exchange(open_, {})) open.work->finish(*ended_, {});
 }
 
 void Loop::submit(Command command, Then then) {
@@ -290,6 +321,8 @@ class ThreadedCommunicator final : public Communicator {
 
   WorkPtr admission() override { return loop_->admission(); }
   WorkPtr call(engine::Request request, Duration timeout, Then then) override {
+    // Those of some members are no business of the others, who would not know of them.
+    if (request.members.empty()) loop_->at_boundary() = false;
     return submit(std::move(request), timeout, then);
   }
   WorkPtr update(Duration timeout) override { return submit(Update{}, timeout); }
@@ -310,6 +343,9 @@ class ThreadedCommunicator final : public Communicator {
   }
 
   ViewSnapshot view() const override { return loop_->snapshot(); }
+  bool at_boundary() const override { return loop_->at_boundary(); }
+  bool enter_sync() override { return !syncing_.exchange(true); }
+  void leave_sync() override { syncing_ = false; }
   PeerId peer() const override { return self_; }
   std::string address() const override { return loop_->address(); }
 
@@ -327,6 +363,7 @@ class ThreadedCommunicator final : public Communicator {
 
   const std::shared_ptr<Loop> loop_;
   const PeerId self_;
+  std::atomic<bool> syncing_ = false;
   LoopThread thread_;
 };
 

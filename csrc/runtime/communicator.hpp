@@ -43,8 +43,9 @@ struct ConnectOptions {
 struct ViewSnapshot {
   Epoch epoch;
   Rank rank = -1;
-  std::vector<PeerId> peers;     // of the own group, in rank order
-  std::size_t members_most = 0;  // that the group has ever had here
+  std::vector<PeerId> peers;            // of the own group, in rank order
+  std::vector<std::uint32_t> mb_per_s;  // this peer's way to each of them; 0: not known
+  std::size_t members_most = 0;         // that the group has ever had here
   bool ended = false;
   Status end_reason;
 };
@@ -69,6 +70,12 @@ class Communicator {
   virtual void close() = 0;  // joins the thread; open works end with Code::closed
 
   virtual ViewSnapshot view() const = 0;
+  // No operation of the whole group has been called since the last boundary: the admission, or an
+  // update() that went well. The same on all members that call the same.
+  virtual bool at_boundary() const = 0;
+  // Only one thread at a time may be in a sync; false: another one is.
+  virtual bool enter_sync() = 0;
+  virtual void leave_sync() = 0;
   virtual PeerId peer() const = 0;
   virtual std::string address() const = 0;
 };

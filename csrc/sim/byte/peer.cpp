@@ -197,6 +197,8 @@ void BytePeer::on(const engine::Ended& event) {
   });
 }
 
+void BytePeer::on(const engine::LinksMeasured&) {}
+
 void BytePeer::on(const engine::Log& event) { world_.say(name_ + ": " + event.text); }
 
 // ---- calls

@@ -1,0 +1,211 @@
+// A sync is a loop over what its machine needs next; see engine/state_sync.hpp.
+#include "runtime/shared_state.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace pyccl::runtime {
+namespace {
+
+using engine::StateSync;
+
+constexpr Duration look_every = 50ms;  // at the watch
+
+// Blocks are read by several threads where there are that many processors and bytes enough to make
+// up for starting them.
+constexpr unsigned threads_max = 8;
+constexpr std::uint64_t bytes_per_thread = 4 << 20;
+constexpr std::uint64_t bytes_per_grab = 4 << 20;
+
+class Reading {
+ public:
+  explicit Reading(engine::SharedState& state) : state_(state) {}
+
+  void run() {
+    const unsigned processors = std::max(std::thread::hardware_concurrency(), 1u);
+    const auto useful = static_cast<unsigned>(
+        std::min<std::uint64_t>(state_.bytes() / bytes_per_thread + 1, threads_max));
+    std::vector<std::thread> helpers;
+    try {
+      for (unsigned i = 1; i < std::min(processors, useful); ++i) {
+        helpers.emplace_back([this] { work(); });
+      }
+    } catch (const std::system_error&) {
+      // Fewer threads do as well.
+    }
+    work();
+    for (std::thread& helper : helpers) helper.join();
+  }
+
+ private:
+  // So many blocks at once that taking them costs nothing, however small they are.
+  void work() {
+    constexpr std::size_t grab = bytes_per_grab / engine::state_block_bytes;
+    const std::size_t blocks = state_.block_count();
+    while (true) {
+      const std::size_t first = next_.fetch_add(grab, std::memory_order_relaxed);
+      if (first >= blocks) return;
+      state_.digest_blocks(first, std::min(first + grab, blocks));
+    }
+  }
+
+  engine::SharedState& state_;
+  std::atomic<std::size_t> next_ = 0;
+};
+
+class SyncRun {
+ public:
+  SyncRun(Communicator& communicator, engine::SharedState& state,
+          const engine::SyncOptions& options, Duration timeout, const SharedState::Watch& watch)
+      : communicator_(communicator),
+        state_(state),
+        timeout_(timeout),
+        watch_(watch),
+        machine_(state, options, communicator.peer()) {}
+
+  Status boundary() {
+    if (communicator_.at_boundary()) return {};
+    const WorkPtr work = communicator_.update(timeout_);
+    wait(work);
+    return work->status();
+  }
+
+  // Even where memory is short nothing is left behind that is still under way.
+  Status run() {
+    try {
+      while (step()) {
+      }
+    } catch (const std::bad_alloc&) {
+      give_up();
+      for (const WorkPtr& work : works_) wait(work);
+      return {Code::limit_exceeded, "too little memory for a sync"};
+    }
+    if (machine_.status().ok() || !gave_up_) return machine_.status();
+    return {Code::cancelled, "the sync was given up here: " + machine_.status().reason(),
+            communicator_.peer()};
+  }
+
+  const engine::SyncInfo& info() const { return machine_.info(); }
+
+ private:
+  bool step() {
+    switch (machine_.need()) {
+      case StateSync::Need::over: return false;
+      case StateSync::Need::digest:
+        Reading(state_).run();
+        machine_.digested();
+        break;
+      case StateSync::Need::post: post(); break;
+      case StateSync::Need::wait: {
+        const WorkPtr work = std::move(works_.front());
+        works_.pop_front();
+        wait(work);
+        machine_.ended(work->status(), work->info());
+        look();
+        break;
+      }
+    }
+    return true;
+  }
+
+  void post() {
+    const ViewSnapshot view = communicator_.view();
+    engine::Request request = machine_.next_request({view.peers, view.mb_per_s});
+    const bool waits = machine_.need() == StateSync::Need::wait;
+    works_.push_back(
+        communicator_.call(std::move(request), timeout_, waits ? Then::waits : Then::goes_on));
+    // Its number has to be taken all the same: the others have called it, or will.
+    if (gave_up_) communicator_.cancel(works_.back());
+  }
+
+  void wait(const WorkPtr& work) {
+    while (!work->wait(look_every)) {
+      look();
+      if (gave_up_) communicator_.cancel(work);
+    }
+  }
+
+  void look() {
+    if (gave_up_ || !watch_ || watch_(machine_.bytes_moved(), machine_.bytes_to_move())) return;
+    give_up();
+  }
+
+  void give_up() {
+    gave_up_ = true;
+    for (const WorkPtr& work : works_) communicator_.cancel(work);
+  }
+
+  Communicator& communicator_;
+  engine::SharedState& state_;
+  const Duration timeout_;
+  const SharedState::Watch& watch_;
+  StateSync machine_;
+  std::deque<WorkPtr> works_;
+  bool gave_up_ = false;
+};
+
+// One sync at a time.
+class Turn {
+ public:
+  explicit Turn(Communicator& communicator)
+      : communicator_(communicator), entered_(communicator.enter_sync()) {}
+  ~Turn() {
+    if (entered_) communicator_.leave_sync();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  bool entered() const { return entered_; }
+
+ private:
+  Communicator& communicator_;
+  bool entered_;
+};
+
+}  // namespace
+
+std::uint64_t SharedState::revision() const {
+  const std::lock_guard lock(mutex_);
+  return state_.revision();
+}
+
+void SharedState::set_revision(std::uint64_t revision) {
+  const std::lock_guard lock(mutex_);
+  state_.set_revision(revision);
+}
+
+std::vector<std::string> SharedState::void_tensors() const {
+  const std::lock_guard lock(mutex_);
+  return state_.void_tensors();
+}
+
+Digest SharedState::digest() {
+  const std::lock_guard lock(mutex_);
+  Reading(state_).run();
+  return state_.digest();
+}
+
+Status SharedState::sync(Communicator& communicator, const engine::SyncOptions& options,
+                         Duration timeout, const Watch& watch, engine::SyncInfo& info) {
+  const auto began = std::chrono::steady_clock::now();
+  const Turn turn(communicator);
+  if (!turn.entered()) {
+    return {Code::invalid_argument, "sync() is already running on this communicator"};
+  }
+  const std::lock_guard lock(mutex_);
+  engine::SyncOptions meant = options;
+  meant.expect_next = options.expect_next || state_.strict();
+  SyncRun run(communicator, state_, meant, timeout, watch);
+  Status status = run.boundary();
+  if (status.ok()) status = run.run();
+  info = run.info();
+  info.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return status;
+}
+
+}  // namespace pyccl::runtime
