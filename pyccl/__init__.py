@@ -30,6 +30,7 @@ from pyccl.errors import (
     PeerLostError,
     ProtocolError,
     PycclError,
+    StateFileError,
     TransportError,
 )
 from pyccl.quantization import Quantization
@@ -63,6 +64,7 @@ __all__ = [
     "ProtocolError",
     "PycclError",
     "Quantization",
+    "StateFileError",
     "Subgroup",
     "TransportError",
     "View",

@@ -81,6 +81,11 @@ class TransportError(PycclError):
     """The operating system refused something: a name that can't be resolved, a file, a socket."""
 
 
+class StateFileError(PycclError, ValueError):
+    """A snapshot of a shared state is damaged, truncated, of a later version, or none at all. The
+    text names the file and the place."""
+
+
 _CLASSES: dict[str, type[PycclError]] = {
     "invalid_argument": InvalidArgumentError,
     "mismatch": MismatchError,
