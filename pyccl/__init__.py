@@ -31,9 +31,11 @@ from pyccl.errors import (
     ProtocolError,
     PycclError,
     StateFileError,
+    StateSyncError,
     TransportError,
 )
 from pyccl.quantization import Quantization
+from pyccl.shared_state import Behind, Refuted, SharedState, Source, SyncInfo
 from pyccl.subgroup import Subgroup
 from pyccl.work import Epoch, OperationInfo, Work
 
@@ -45,6 +47,7 @@ except PackageNotFoundError:  # run out of a source tree that was never installe
 __all__ = [
     "AddressInUseError",
     "ArrayLike",
+    "Behind",
     "CancelledError",
     "ClosedError",
     "Communicator",
@@ -64,8 +67,13 @@ __all__ = [
     "ProtocolError",
     "PycclError",
     "Quantization",
+    "Refuted",
+    "SharedState",
+    "Source",
     "StateFileError",
+    "StateSyncError",
     "Subgroup",
+    "SyncInfo",
     "TransportError",
     "View",
     "Work",

@@ -1,6 +1,6 @@
 """The compiled core: a thin mirror of the C++ runtime. Use the package, not this module."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 codes: dict[str, int]
@@ -14,12 +14,44 @@ collectives: dict[str, int]
 pair_roles: dict[str, int]
 codecs: dict[str, int]
 roundings: dict[str, int]
+strategies: dict[str, int]
 
 # (code, reason, peer), the arguments of pyccl.errors.from_status()
 _Status = tuple[int, str, str | None]
 _Epoch = tuple[int, int]
 # The fields of pyccl.OperationInfo in their order.
 _Info = tuple[int, int, _Epoch, int, int, int, float, str, float, bool]
+
+# The fields of pyccl.SyncInfo in their order; ranks are None for peers that are lost.
+_SyncInfo = tuple[
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    list[tuple[int | None, str, int]],
+    list[tuple[int | None, str, int, bool]],
+    list[tuple[int | None, str]],
+    int,
+    float,
+    bool,
+]
+
+@final
+class SharedState:
+    revision: int
+    def __init__(
+        self,
+        tensors: list[tuple[str, str, tuple[int, ...], object]],
+        revision: int,
+        strict: bool,
+    ) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def digest(self) -> str: ...
+    def spoil(self) -> None: ...
+    def void_tensors(self) -> tuple[str, ...]: ...
 
 @final
 class LogLines:
@@ -33,6 +65,8 @@ class DlpackMemory:
     def __init__(self, capsule: Any) -> None: ...
     @property
     def dtype(self) -> int: ...
+    @property
+    def name(self) -> str: ...
 
 @final
 class Arrays:
@@ -111,6 +145,14 @@ class Communicator:
     ) -> Work: ...
     def update(self, timeout: float) -> Work: ...
     def leave(self, timeout: float) -> Work: ...
+    def sync(
+        self,
+        state: SharedState,
+        strategy: int,
+        expect_next: bool,
+        timeout: float,
+        progress: Callable[[int, int], object] | None,
+    ) -> tuple[_Status | None, _SyncInfo]: ...
     def cancel(self, work: Work) -> None: ...
     def close(self) -> None: ...
     def view(self) -> tuple[_Epoch, int, tuple[str, ...], _Status | None]: ...

@@ -74,10 +74,16 @@ class Header(NamedTuple):
     tensors: tuple[TensorInfo, ...]
 
 
-def write(path: str | os.PathLike[str], header: Header, memory: Sequence[memoryview]) -> int:
+def write(
+    path: str | os.PathLike[str],
+    header: Header,
+    memory: Sequence[memoryview],
+    check: Callable[[], None] = lambda: None,
+) -> int:
     """Makes the file, or replaces it, and returns its size in bytes.
 
     memory: the bytes of each tensor, flat and contiguous ("B"). They must not change meanwhile.
+    check: called when the new file is complete; if it raises, the old one stays.
 
     The new file is on the disk before it takes the place of the old one. After an error the old one
     is still there; the new one only if nothing but the last step failed, which makes the exchange
@@ -103,6 +109,7 @@ def write(path: str | os.PathLike[str], header: Header, memory: Sequence[memoryv
             size = _write_all(file, head, header, memory)
             file.flush()
             os.fsync(file.fileno())
+        check()
         os.replace(temporary, target)
         os.fsync(directory)
     except BaseException:

@@ -36,7 +36,8 @@ _NUMPY_NAMES = {
     "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64",
     "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
 }  # fmt: skip
-
+# Of shared state only, which is moved and never reduced.
+_ONLY_MOVED = {"bool": "bool", "complex64": "c64", "complex128": "c128"}
 
 Shape = tuple[int, ...]
 ShapeOf = Callable[[Shape], Shape]
@@ -116,6 +117,26 @@ def floats(x: ArrayLike) -> list[tuple[str, Shape]]:
             )
         found.append((name, memoryview(memory).shape or ()))
     return found
+
+
+def tensor(x: ArrayLike, name: str) -> tuple[Any, str, Shape]:
+    """What shared state may hold: writable memory without a gap, as an object with a buffer, the
+    name of its type, and its shape. Bits are never looked at, so bool and complex will do too."""
+    memory: Any
+    if isinstance(x, np.ndarray):
+        only_moved = _ONLY_MOVED.get(x.dtype.name)
+        memory, kind = (x, only_moved) if only_moved else _named(_of_numpy(x, name))
+        if not x.flags.c_contiguous:
+            raise _not_contiguous(name, x.shape, x.strides)
+    else:
+        memory, kind = _tensor_of(x, name)
+    view = memoryview(memory)
+    if view.readonly:
+        raise InvalidArgumentError(
+            f"{name} is read-only, but a sync may have to write it (a number is to be an array "
+            "without dimensions: numpy.array(7))"
+        )
+    return memory, kind, view.shape or ()
 
 
 def row_size(x: ArrayLike, name: str) -> int:
@@ -213,7 +234,15 @@ def _new_like(x: Any, shape_of: ShapeOf, name: str) -> np.ndarray[Any, Any]:
 
 
 def _numpy_type(dtype: int, name: str) -> np.dtype[Any]:
-    known = next(one for one, short in _NUMPY_NAMES.items() if _core.dtypes[short] == dtype)
+    return numpy_type(_name_of(dtype), name)
+
+
+def numpy_type(dtype: str, name: str) -> np.dtype[Any]:
+    """The numpy type for one of our names ("f32"); `name` is that of the array."""
+    names = {**_NUMPY_NAMES, **_ONLY_MOVED}
+    known = next((one for one, short in names.items() if short == dtype), None)
+    if known is None:
+        raise InvalidTypeError(f"{name} is of type {dtype!r}, which this version does not know")
     if known != "bfloat16":
         return np.dtype(known)
     try:
@@ -283,6 +312,26 @@ def _memory_of(x: Any, name: str, *, writable: bool) -> tuple[Any, int]:
     return memory, dtype
 
 
+def _named(found: tuple[Any, int]) -> tuple[Any, str]:
+    return found[0], _name_of(found[1])
+
+
+def _tensor_of(x: Any, name: str) -> tuple[Any, str]:
+    try:
+        view = memoryview(x)
+    except TypeError:
+        capsule = _dlpack(x, name)
+        return capsule, capsule.name
+    except (ValueError, BufferError) as error:
+        raise InvalidArgumentError(f"{name} does not give its memory away: {error}") from error
+    only_moved = {"?": "bool", "Zf": "c64", "Zd": "c128"}.get(view.format)
+    if only_moved is None:
+        return _named(_of_buffer(view, name))
+    if not view.c_contiguous:
+        raise _not_contiguous(name, view.shape, view.strides)
+    return view, only_moved
+
+
 def _of_numpy(x: np.ndarray[Any, Any], name: str) -> tuple[Any, int]:
     known = _NUMPY_NAMES.get(x.dtype.name)
     if known is None:
@@ -311,6 +360,13 @@ def _of_buffer(view: memoryview, name: str) -> tuple[Any, int]:
 
 
 def _of_dlpack(x: Any, name: str) -> tuple[Any, int]:
+    memory = _dlpack(x, name)
+    if memory.dtype < 0:
+        raise _unsupported(name, memory.name)
+    return memory, memory.dtype
+
+
+def _dlpack(x: Any, name: str) -> _core.DlpackMemory:
     if not hasattr(x, "__dlpack__"):
         raise InvalidTypeError(
             f"{name} is of type {type(x).__name__}, not an array: "
@@ -327,7 +383,7 @@ def _of_dlpack(x: Any, name: str) -> tuple[Any, int]:
     except Exception as error:
         # Each library refuses in its own way: BufferError, RuntimeError, ValueError.
         raise InvalidArgumentError(f"{name} can't be taken by DLPack: {error}") from error
-    return memory, memory.dtype
+    return memory
 
 
 def _unsupported(name: str, what: str) -> InvalidTypeError:

@@ -8,9 +8,16 @@ from types import TracebackType
 from typing import Literal, NamedTuple
 
 from pyccl import _core, _events
-from pyccl.errors import ClosedError, OperationTimeout, PycclError
+from pyccl.errors import (
+    ClosedError,
+    InvalidTypeError,
+    OperationTimeout,
+    PycclError,
+    from_status,
+)
 from pyccl.operations import Shared
 from pyccl.options import code, integer, seconds, text
+from pyccl.shared_state import Progress, SharedState, Strategy, SyncInfo
 from pyccl.subgroup import Collectives
 from pyccl.work import Epoch, OperationInfo, Work
 
@@ -175,6 +182,60 @@ class Communicator(Collectives):
         self._finish(self._core.update, self._timeout_of(timeout))
         self._shared.pending = False
         return self.view
+
+    def sync(
+        self,
+        state: SharedState,
+        strategy: Strategy = "popular",
+        *,
+        expect_next: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> SyncInfo:
+        """Brings the states of all members to one, bit for bit.
+
+        All members call it, in the same place of their program, with states of the same names,
+        types and shapes. It begins with update(), unless nothing has been called since the last
+        one or since this peer was admitted; so who is admitted by it gets the state from it, and a
+        training loop is: sync, work, all_reduce, apply.
+
+        The state of the highest revision wins that a member may send; among unlike states of that
+        revision the one that is sent only, else the one that most members have, else that of the
+        lowest rank. Who has other bits fetches the blocks that differ, from all who have them. The
+        tensors must not be written meanwhile.
+
+        strategy: "popular"; "send_only": never overwritten, it is an error if another state
+            would win; "receive_only": never elected, and sends nothing.
+        expect_next: the winner must be one revision on from this state's last sync.
+        timeout: seconds for each of its operations, which move no more than 8 MiB to a member, so
+            large states need no larger one.
+        progress: called now and then with bytes moved between all members and bytes to be moved.
+
+        A peer that is lost meanwhile does not matter, as long as others have what it had. If the
+        sync fails, it fails for all; the state then has its old bits, or all of the new ones (its
+        revision tells), or names in `state.void` what is neither. Old bits are kept where no more
+        than 128 MiB were to be fetched.
+
+        Raises StateSyncError (schemas differ, nobody may send, send_only states in conflict, no
+        holder of a block is left, an unexpected revision), OperationTimeout, CancelledError and the
+        errors of update().
+        """
+        if not isinstance(state, SharedState):
+            raise InvalidTypeError(f"state is of type {type(state).__name__}, not a SharedState")
+        if self._shared.closed:
+            raise ClosedError("the communicator was closed; connect() gives a new one")
+        failure, fields = self._core.sync(
+            state._core,
+            code(_core.strategies, strategy, "strategy"),
+            bool(expect_next),
+            self._timeout_of(timeout),
+            progress,
+        )
+        if failure is not None:
+            raise from_status(*failure)
+        info = SyncInfo._of(fields)
+        self._shared.pending = info.peers_pending
+        return info
 
     def leave(self, timeout: float | None = None) -> None:
         """Takes leave in good order and closes: the others go on at once, without this peer.

@@ -81,6 +81,13 @@ class TransportError(PycclError):
     """The operating system refused something: a name that can't be resolved, a file, a socket."""
 
 
+class StateSyncError(PycclError):
+    """The members' shared states can't be brought to one; the text names ranks and tensors.
+
+    Raised on all of them. What each of them holds then, SharedState says.
+    """
+
+
 class StateFileError(PycclError, ValueError):
     """A snapshot of a shared state is damaged, truncated, of a later version, or none at all. The
     text names the file and the place."""
@@ -100,6 +107,7 @@ _CLASSES: dict[str, type[PycclError]] = {
     "limit_exceeded": LimitExceededError,
     "protocol_violation": ProtocolError,
     "io": TransportError,
+    "state_sync": StateSyncError,
 }
 _BY_CODE = {_core.codes[name]: cls for name, cls in _CLASSES.items()}
 

@@ -54,21 +54,31 @@ struct DlManagedVersioned {
 constexpr std::uint64_t flag_read_only = 1;
 
 enum DlDeviceKind : std::int32_t { device_cpu = 1, device_pinned_host = 3 };
-enum DlTypeKind : std::uint8_t { kind_int = 0, kind_uint = 1, kind_float = 2, kind_bfloat = 4 };
+enum DlTypeKind : std::uint8_t {
+  kind_int = 0,
+  kind_uint = 1,
+  kind_float = 2,
+  kind_bfloat = 4,
+  kind_complex = 5,
+  kind_bool = 6
+};
 
 struct Known {
   DlTypeKind kind;
   std::uint8_t bits;
-  pyccl_dtype dtype;
+  int dtype;           // -1: nothing that can be reduced
   const char* format;  // of the buffer
+  const char* name;
 };
 constexpr Known known_types[] = {
-    {kind_float, 32, PYCCL_F32, "f"}, {kind_float, 64, PYCCL_F64, "d"},
-    {kind_float, 16, PYCCL_F16, "e"}, {kind_bfloat, 16, PYCCL_BF16, "H"},
-    {kind_int, 8, PYCCL_I8, "b"},     {kind_int, 16, PYCCL_I16, "h"},
-    {kind_int, 32, PYCCL_I32, "i"},   {kind_int, 64, PYCCL_I64, "q"},
-    {kind_uint, 8, PYCCL_U8, "B"},    {kind_uint, 16, PYCCL_U16, "H"},
-    {kind_uint, 32, PYCCL_U32, "I"},  {kind_uint, 64, PYCCL_U64, "Q"},
+    {kind_float, 32, PYCCL_F32, "f", "f32"}, {kind_float, 64, PYCCL_F64, "d", "f64"},
+    {kind_float, 16, PYCCL_F16, "e", "f16"}, {kind_bfloat, 16, PYCCL_BF16, "H", "bf16"},
+    {kind_int, 8, PYCCL_I8, "b", "i8"},      {kind_int, 16, PYCCL_I16, "h", "i16"},
+    {kind_int, 32, PYCCL_I32, "i", "i32"},   {kind_int, 64, PYCCL_I64, "q", "i64"},
+    {kind_uint, 8, PYCCL_U8, "B", "u8"},     {kind_uint, 16, PYCCL_U16, "H", "u16"},
+    {kind_uint, 32, PYCCL_U32, "I", "u32"},  {kind_uint, 64, PYCCL_U64, "Q", "u64"},
+    {kind_bool, 8, -1, "?", "bool"},         {kind_complex, 64, -1, "Zf", "c64"},
+    {kind_complex, 128, -1, "Zd", "c128"},
 };
 
 bool contiguous(const DlTensor& tensor) {
@@ -113,6 +123,7 @@ class DlpackMemory {
   DlpackMemory& operator=(const DlpackMemory&) = delete;
 
   int dtype() const { return known_->dtype; }
+  const char* name() const { return known_->name; }
 
   py::buffer_info buffer() const {
     const auto bytes = static_cast<py::ssize_t>(known_->bits / 8);
@@ -156,6 +167,7 @@ void register_dlpack(py::module_& module) {
   py::class_<DlpackMemory>(module, "DlpackMemory", py::buffer_protocol())
       .def(py::init<py::capsule>(), py::arg("capsule"))
       .def_property_readonly("dtype", &DlpackMemory::dtype)
+      .def_property_readonly("name", &DlpackMemory::name)
       .def_buffer(&DlpackMemory::buffer);
 }
 

@@ -136,6 +136,7 @@ void register_shared_state(py::module_& module) {
       .def_property("revision", &StateFace::revision, &StateFace::set_revision)
       .def_property_readonly("bytes", &StateFace::bytes)
       .def("digest", &StateFace::digest)
+      .def("spoil", &StateFace::spoil)
       .def("void_tensors", &StateFace::void_tensors);
 }
 

@@ -21,6 +21,7 @@ class StateFace {
   void set_revision(std::uint64_t revision) { state_->set_revision(revision); }
   std::uint64_t bytes() const { return state_->bytes(); }
   std::string digest();
+  void spoil() { state_->spoil(); }
   pybind11::tuple void_tensors() const;
 
   // (why it failed or None, the fields of pyccl.SyncInfo in their order). What a signal handler or

@@ -124,9 +124,11 @@ void SharedState::set_revision(std::uint64_t revision) {
   void_.clear();
 }
 
+void SharedState::spoil() { void_.assign(std::max<std::size_t>(tensors_.size(), 1), true); }
+
 std::vector<std::string> SharedState::void_tensors() const {
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < void_.size(); ++i) {
+  for (std::size_t i = 0; i < std::min(void_.size(), tensors_.size()); ++i) {
     if (void_[i]) names.push_back(tensors_[i].name);
   }
   return names;

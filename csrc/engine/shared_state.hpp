@@ -59,6 +59,8 @@ class SharedState {
   std::uint64_t revision() const { return revision_; }
   // The caller's word that the tensors are what they should be, now of that revision.
   void set_revision(std::uint64_t revision);
+  // The caller has begun to write other bits than those of its revision, and has not ended.
+  void spoil();
   // False: a sync has overwritten some tensors and failed before it had all of them.
   bool whole() const { return void_.empty(); }
   std::vector<std::string> void_tensors() const;

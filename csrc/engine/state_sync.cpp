@@ -136,7 +136,11 @@ void StateSync::conclude() {
   info_.peers = peers_;
   for (const auto& [peer, bytes] : fetched_) info_.sources.push_back({peer, bytes});
   for (const auto& [peer, behind] : behind_) info_.behind.push_back(behind);
-  for (const PeerId peer : distrusted_) info_.refuted.push_back(peer);
+  info_.refuted.assign(distrusted_.begin(), distrusted_.end());
+  // By rank, and who is lost first.
+  std::ranges::sort(info_.sources, {}, [this](const auto& each) { return rank_of(each.peer); });
+  std::ranges::sort(info_.behind, {}, [this](const auto& each) { return rank_of(each.peer); });
+  std::ranges::sort(info_.refuted, {}, [this](PeerId peer) { return rank_of(peer); });
   finish({});
 }
 

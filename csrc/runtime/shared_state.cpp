@@ -179,6 +179,11 @@ void SharedState::set_revision(std::uint64_t revision) {
   state_.set_revision(revision);
 }
 
+void SharedState::spoil() {
+  const std::lock_guard lock(mutex_);
+  state_.spoil();
+}
+
 std::vector<std::string> SharedState::void_tensors() const {
   const std::lock_guard lock(mutex_);
   return state_.void_tensors();

@@ -23,6 +23,7 @@ class SharedState {
   // Any thread; while a sync runs they wait for its end.
   std::uint64_t revision() const;
   void set_revision(std::uint64_t revision);
+  void spoil();
   std::vector<std::string> void_tensors() const;
   // Reads all tensors.
   Digest digest();
