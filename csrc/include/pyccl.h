@@ -421,4 +421,7 @@ PYCCL_API void pyccl_work_free(pyccl_work* work);
 }
 #endif
 
+/* ---- shared state --------------------------------------------------------------------------- */
+#include "pyccl_state.h"
+
 #endif

@@ -184,6 +184,11 @@ void SharedState::spoil() {
   state_.spoil();
 }
 
+bool SharedState::whole() const {
+  const std::lock_guard lock(mutex_);
+  return state_.whole();
+}
+
 std::vector<std::string> SharedState::void_tensors() const {
   const std::lock_guard lock(mutex_);
   return state_.void_tensors();
@@ -210,7 +215,13 @@ Status SharedState::sync(Communicator& communicator, const engine::SyncOptions& 
   if (status.ok()) status = run.run();
   info = run.info();
   info.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  if (status.ok()) last_ = info;
   return status;
+}
+
+engine::SyncInfo SharedState::last_sync() const {
+  const std::lock_guard lock(mutex_);
+  return last_;
 }
 
 }  // namespace pyccl::runtime

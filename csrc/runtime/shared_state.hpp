@@ -24,6 +24,7 @@ class SharedState {
   std::uint64_t revision() const;
   void set_revision(std::uint64_t revision);
   void spoil();
+  bool whole() const;
   std::vector<std::string> void_tensors() const;
   // Reads all tensors.
   Digest digest();
@@ -45,10 +46,13 @@ class SharedState {
   // (another sync runs on this communicator), cancelled (the watch gave up, here or elsewhere).
   Status sync(Communicator&, const engine::SyncOptions&, Duration timeout, const Watch& watch,
               engine::SyncInfo& info);
+  // How the last one went that succeeded.
+  engine::SyncInfo last_sync() const;
 
  private:
   mutable std::recursive_mutex mutex_;  // the watch may ask, too
   engine::SharedState state_;
+  engine::SyncInfo last_;
 };
 
 }  // namespace pyccl::runtime
