@@ -218,6 +218,14 @@ PartData& Operation::data_of(PartMemory& part, CodedData::Extent extent, const A
   PlainData& plain = parts_.back()->plain();
   plain.begin(part, static_cast<kernels::ReduceOp>(descriptor_.reduce_op), weight_,
               block * number_bytes);
+  if (request_.packable && peers_.size() > 1) {
+    const bool slow = attempt.reach == collectives::Reach::network;
+    packed_ = std::make_unique<PackedData>(
+        plain, PackedData::Extent{extent.inputs * number_bytes, descriptor_.segment_bytes},
+        request_.input_pieces, slow ? request_.input_widths : std::vector<std::uint8_t>{},
+        pools_.memory, pools_.zstd);
+    return *packed_;
+  }
   return plain;
 }
 
@@ -266,6 +274,11 @@ void Operation::halt() {
     packed_bytes_ += data->packed_bytes();
   }
   coded_.clear();
+  if (packed_ != nullptr) {
+    plain_bytes_ += packed_->plain_bytes();
+    packed_bytes_ += packed_->packed_bytes();
+    packed_.reset();
+  }
   running_ = false;
 }
 

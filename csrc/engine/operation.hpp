@@ -10,6 +10,7 @@
 #include "base/memory.hpp"
 #include "collectives/select.hpp"
 #include "engine/coded_data.hpp"
+#include "engine/packed_data.hpp"
 #include "engine/part_run.hpp"
 #include "engine/peer.hpp"
 #include "engine/program_cache.hpp"
@@ -117,6 +118,7 @@ class Operation {
   std::vector<bool> posted_;
   Contributors contributors_;
   std::vector<std::unique_ptr<CodedData>> coded_;
+  std::unique_ptr<PackedData> packed_;
   std::vector<PartRunPool::Handle> parts_;
   collectives::Algorithm algorithm_ = collectives::Algorithm::automatic;
   std::uint64_t bytes_sent_ = 0;

@@ -126,6 +126,11 @@ Status check_shares(const Request& request) {
     return Status(Code::invalid_argument,
                   "an input in pieces is for counts by rank, and has the size of all pieces");
   }
+  if ((request.packable && !uneven) ||
+      (!request.input_widths.empty() &&
+       request.input_widths.size() != request.input_pieces.size())) {
+    return Status(Code::invalid_argument, "what is compressed is moved in pieces of known widths");
+  }
   for (const auto* shares : {&request.shares, &request.send_shares, &request.receive_shares}) {
     for (const std::uint64_t share : *shares) {
       // So far from wrapping round that no sum of them does.

@@ -69,6 +69,10 @@ struct Request {
   std::vector<std::uint64_t> receive_shares;
   // With send_shares: where the input of the one array lies, piece behind piece, if not in one.
   std::vector<ByteView> input_pieces;
+  // What is moved in pieces may travel compressed. All members say the same; which do so is their
+  // own affair: those who give, for each piece, the bytes of a number, 1 to 16.
+  bool packable = false;
+  std::vector<std::uint8_t> input_widths;
   // Who takes part, in rank order: a subgroup of the members; empty: the whole group. `name` tells
   // subgroups of the same members apart.
   std::vector<PeerId> members;

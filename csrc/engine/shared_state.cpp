@@ -7,6 +7,7 @@
 #include "base/assert.hpp"
 #include "engine/state_schema.hpp"
 #include "kernels/digest.hpp"
+#include "kernels/shuffle.hpp"
 
 namespace pyccl::engine {
 namespace {
@@ -31,6 +32,14 @@ Status check_tensor(const Tensor& tensor) {
   }
   if (tensor.bytes > 0 && tensor.memory == nullptr) return refuse(name + " has no memory");
   return {};
+}
+
+// By size and shape, since the type may have any name.
+std::uint8_t width_of(const Tensor& tensor) {
+  std::uint64_t count = 1;
+  for (const std::uint64_t dimension : tensor.shape) count *= dimension;
+  const std::uint64_t width = count == 0 ? 1 : tensor.bytes / count;
+  return static_cast<std::uint8_t>(width >= 1 && width <= kernels::shuffle_width_max ? width : 1);
 }
 
 Status check_apart(const std::vector<Tensor>& tensors) {
@@ -77,6 +86,7 @@ Result<SharedState> SharedState::make(std::vector<Tensor> tensors, bool strict) 
 void SharedState::divide() {
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     first_blocks_.push_back(static_cast<std::uint32_t>(block_bytes_.size()));
+    widths_.push_back(width_of(tensors_[i]));
     for (std::uint64_t at = 0; at < tensors_[i].bytes; at += state_block_bytes) {
       const auto size = std::min<std::uint64_t>(tensors_[i].bytes - at, state_block_bytes);
       block_bytes_.push_back(static_cast<std::uint32_t>(size));

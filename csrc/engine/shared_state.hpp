@@ -41,6 +41,8 @@ class SharedState {
   std::size_t block_count() const { return block_bytes_.size(); }
   const std::vector<std::uint32_t>& block_bytes() const { return block_bytes_; }
   MutableByteView block(std::size_t index) const;
+  // Bytes of the numbers in it: 1 to 16.
+  std::uint8_t width(std::size_t index) const { return widths_[tensor_of_[index]]; }
 
   // Reads the blocks [first, last). Threads may do so at once for ranges that don't meet.
   void digest_blocks(std::size_t first, std::size_t last);
@@ -78,6 +80,7 @@ class SharedState {
   Digest schema_digest_;
   std::vector<std::uint32_t> block_bytes_;
   std::vector<std::uint32_t> first_blocks_;  // by tensor
+  std::vector<std::uint8_t> widths_;         // by tensor
   std::vector<std::uint32_t> tensor_of_;     // by block
   std::vector<Digest> block_digests_;
   std::uint64_t revision_ = 0;

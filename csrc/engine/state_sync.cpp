@@ -277,6 +277,20 @@ void StateSync::plan_pass() {
 }
 
 // ---- moving
+std::vector<std::size_t> StateSync::samples() const {
+  constexpr std::size_t samples_max = 3;
+  std::vector<std::size_t> blocks;
+  if (phase_ != Phase::moving || next_window_ > 0) return blocks;
+  for (const Move& move : moves_) {
+    if (move.from == rank_) blocks.push_back(move.block);
+  }
+  // From all over the pass: tensors differ.
+  const std::size_t step = blocks.size() / samples_max + 1;
+  std::vector<std::size_t> some;
+  for (std::size_t i = step / 2; i < blocks.size(); i += step) some.push_back(blocks[i]);
+  return some;
+}
+
 Request StateSync::post_window() {
   Posted posted;
   posted.window = next_window_;
@@ -289,6 +303,7 @@ Request StateSync::post_window() {
   for (const Move& move : sent_by(window, rank_)) {
     const ByteView block = intake_.block(move.block);
     request.input_pieces.push_back(block);
+    if (compresses_) request.input_widths.push_back(state_.width(move.block));
     request.send_shares[static_cast<std::size_t>(move.to)] += block.size();
     array.input_count += block.size();
   }
@@ -300,6 +315,7 @@ Request StateSync::post_window() {
   posted.received = intake_.window(next_window_, array.output_count);
   array.output = posted.received;
   request.arrays.push_back(array);
+  request.packable = true;
   posted_.push_back(std::move(posted));
   ++next_window_;
   request.tag = sync_tag;

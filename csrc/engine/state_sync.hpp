@@ -86,6 +86,11 @@ class StateSync {
     std::vector<PeerId> peers;
     std::vector<std::uint32_t> mb_per_s;
   };
+  // Some blocks that this member sends in the pass that begins with the next request; none: no pass
+  // begins, or it sends nothing. By them the host may find out whether compression pays on its
+  // links; it does not unless told so.
+  std::vector<std::size_t> samples() const;
+  void compress(bool pays) { compresses_ = pays; }
   // To be posted in this order, on sync_tag. Its memory is kept until ended(). Throws
   // std::bad_alloc.
   Request next_request(const Place&);
@@ -161,6 +166,7 @@ class StateSync {
 
   // Of this pass.
   std::uint64_t pass_bytes_;
+  bool compresses_ = false;
   std::vector<protocol::Standing> standings_;
   std::vector<protocol::Move> moves_;
   std::vector<std::span<const protocol::Move>> windows_;

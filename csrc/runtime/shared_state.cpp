@@ -10,6 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "runtime/compression.hpp"
+
 namespace pyccl::runtime {
 namespace {
 
@@ -116,6 +118,9 @@ class SyncRun {
 
   void post() {
     const ViewSnapshot view = communicator_.view();
+    if (const auto samples = machine_.samples(); !samples.empty()) {
+      machine_.compress(compression_pays(state_, samples, view.mb_per_s));
+    }
     engine::Request request = machine_.next_request({view.peers, view.mb_per_s});
     const bool waits = machine_.need() == StateSync::Need::wait;
     works_.push_back(

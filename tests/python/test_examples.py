@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,24 @@ def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
             states.setdefault(step, set()).add(state)
     assert states["40"]
     assert all(len(seen) == 1 for seen in states.values())
+
+
+def test_elastic_goes_on_from_the_newest_snapshot(
+    coordinator: pyccl.Coordinator, tmp_path: Path
+) -> None:
+    def peers(steps: int, count: int) -> list[str]:
+        arguments = (coordinator.address, "--steps", str(steps), "--pause", "0.01", "--snapshot")
+        started = [start(tmp_path, "elastic.py", *arguments, f"{i}.state") for i in range(count)]
+        return [peer.communicate(timeout=60)[0] for peer in started]
+
+    peers(10, 1)
+    shutil.copy(tmp_path / "0.state", tmp_path / "1.state")
+    peers(20, 1)
+    # One at 20, and one at 10.
+    texts = peers(200, 2)
+    steps = [[int(step) for step in re.findall(r"step (\d+):", text)] for text in texts]
+    assert min(steps[0]) > 20
+    assert min(steps[1]) > 10
+    assert {one[-1] for one in steps} == {200}
+    ends = {re.findall(r"step 200: .* state (\w+)", text)[0] for text in texts}
+    assert ends == {pyccl.SharedState.load(tmp_path / "0.state").digest()[:8]}
