@@ -1,48 +1,23 @@
-"""Network namespaces for tests of shaped links: the machine's own network stays as it is."""
+"""Network namespaces of bench/namespaces.py for tests, which are skipped where there are none."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 
+import namespaces
 import pytest
+from namespaces import in_space, name_of, run
 
-
-def run(command: str) -> None:
-    subprocess.run(command.split(), check=True, capture_output=True, timeout=20)
-
-
-def name_of(space: int | str) -> str:
-    return f"pyccl-{os.getpid()}-{space}"
+__all__ = ["in_space", "name_of", "run", "spaces"]
 
 
 @contextlib.contextmanager
 def spaces(names: Iterable[int | str], first: Iterable[str]) -> Iterator[None]:
-    """Namespaces of these names, and the commands that use what not every kernel has: the test is
-    skipped where one of them fails. Whatever fails later is a failure."""
-    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")):
-        pytest.skip("needs root, ip and tc")
-    made = [name_of(name) for name in names]
-    try:
+    """As there."""
+    with contextlib.ExitStack() as made:
         try:
-            for command in (*(f"ip netns add {name}" for name in made), *first):
-                run(command)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no namespaces or no shaping here: {error.stderr.decode().strip()}")
+            made.enter_context(namespaces.spaces(names, first))
+        except namespaces.NoNamespacesError as error:
+            pytest.skip(str(error))
         yield
-    finally:
-        for name in made:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                run(f"ip netns del {name}")
-
-
-def in_space(space: int | str, *command: str) -> subprocess.Popen[str]:
-    """A Python process whose network is that of the namespace."""
-    return subprocess.Popen(
-        ["ip", "netns", "exec", name_of(space), sys.executable, *command],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip

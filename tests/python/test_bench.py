@@ -5,6 +5,7 @@ The adapters run against a group of threads whose collectives are made of numpy.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import pyccl
 import pyccl.cli.bench as bench
-from pyccl.cli.bench import plot, report
+from pyccl.cli.bench import moved, plot, report
 from pyccl.cli.bench.collectives import COLLECTIVES
 from pyccl.cli.bench.data import DTYPES, Data
 from pyccl.cli.bench.measure import Figures, GroupChangedError, Line, Plan, measure
@@ -34,6 +36,9 @@ class FalseGroup:
         self.spoil = spoil
         """Is given the name of each collective, the rank and its result."""
         self.members_left = world
+        self.digest = ""
+        """What syncs say of their result, if not the truth."""
+        self.comms: Callable[[int], Any] = lambda rank: FalseComm(self, rank)
         self._meeting = threading.Barrier(world, timeout=LIMIT_SECONDS)
         self._table: list[Any] = [None] * world
 
@@ -52,7 +57,7 @@ class FalseGroup:
 
         def peer(rank: int) -> None:
             try:
-                lines[rank] = list(measure(FalseComm(self, rank), plan))
+                lines[rank] = list(measure(self.comms(rank), plan))
             except BaseException as error:
                 errors.append(error)
                 self._meeting.abort()
@@ -76,6 +81,8 @@ class FalseComm:
         self._group = group
         self.rank = rank
         self.world_size = group.world
+        self.lacked: list[int] = []
+        self.revisions: list[list[int]] = []
 
     def _put(self, name: str, out: Any, value: Any) -> None:
         out[...] = np.reshape(value, np.shape(out))
@@ -138,6 +145,18 @@ class FalseComm:
     def exchange(self, x: Any, out: Any, peer: int, tag: int = 0) -> None:
         self._put("exchange", out, self._group.all_see(self.rank, x)[peer])
 
+    def sync(self, state: pyccl.SharedState, *, progress: Any) -> Any:
+        """Rank 0 has what counts."""
+        x = state["x"]
+        self.lacked.append(int(np.count_nonzero(x != self._group.all_see(self.rank, x)[0])))
+        revisions = self._group.all_see(self.rank, state.revision)
+        self.revisions.append([int(one) for one in revisions])
+        state.revision = int(revisions[0])
+        if progress is not None:
+            progress(x.nbytes // 2, x.nbytes)
+        self._put("sync", x, self._group.all_see(self.rank, x)[0])
+        return SimpleNamespace(digest=self._group.digest or state.digest())
+
     def barrier(self) -> None:
         self._group.all_see(self.rank, 0)
 
@@ -173,7 +192,7 @@ def test_the_busbw_factors_are_those_of_nccl_tests() -> None:
     assert factors == {
         "all_reduce": 1.5, "all_gather": 0.75, "reduce_scatter": 0.75, "all_to_all": 0.75,
         "gather": 0.75, "scatter": 0.75, "broadcast": 1, "reduce": 1, "send_recv": 1,
-        "exchange": 1, "barrier": 1,
+        "exchange": 1, "sync": 1, "barrier": 1,
     }  # fmt: skip
 
 
@@ -256,6 +275,67 @@ def test_elements_that_were_never_written_are_found() -> None:
     for thread in threads:
         thread.join(LIMIT_SECONDS)
     assert found[0][0].wrong == 2 * 2 * 200
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_last_peer_lacks_every_block_of_a_sync_unless_all_are_to_be_the_same(
+    same: bool,
+) -> None:
+    group = FalseGroup(3)
+    comms = [FalseComm(group, rank) for rank in range(3)]
+    group.comms = lambda rank: comms[rank]
+    size = 3 * (1 << 20) + 5
+    plan = short("sync", min_bytes=size, max_bytes=size, dtype="uint8", iters=3, same=same)
+    (line,) = group.run(plan)[0]
+    assert line.wrong == 0
+    # The first call and the last one are checked, the one before the timed ones warms up.
+    assert [comm.lacked for comm in comms[:2]] == [[0] * 6] * 2
+    if same:
+        assert comms[2].lacked == [0] * 6
+        assert all(len(set(each)) == 1 for each in comms[0].revisions)
+    else:
+        # All bytes where the result was spoiled, else one of each block.
+        assert all(each == 4 or each > size // 2 for each in comms[2].lacked)
+        assert sorted(comms[2].lacked)[:3] == [4, 4, 4]
+        assert all(each[0] == each[1] == each[2] + 1 for each in comms[0].revisions)
+
+
+def test_a_sync_that_names_another_digest_is_wrong() -> None:
+    group = FalseGroup(2)
+    group.digest = "0" * 32
+    (line,) = group.run(short("sync", min_bytes=800, max_bytes=800))[0]
+    assert line.wrong == 2 * 2  # at each peer, in both of the calls that are checked
+
+
+def test_a_sync_is_watched_only_if_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(moved.time, "monotonic", lambda: now)
+    told: list[moved.Moved] = []
+    watch = moved.Watch(told.append)
+    watch.begin()
+    for at in (100.9, 101.1, 101.2, 101.7):
+        now = at
+        watch(int(at * 10), 2000)
+    assert told == [(1011, 2000), (1017, 2000)]
+    watch.begin()
+    watch(1, 2000)
+    assert len(told) == 2
+
+
+def test_how_far_a_sync_is_stands_below_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: False)
+    assert report.Screen(3, sys.stdout).tell is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert report.Screen(3, sys.stdout, quiet=True).tell is None
+    screen = report.Screen(3, sys.stdout)
+    assert screen.tell is not None
+    _, task = screen._progress.tasks
+    assert not task.visible
+    screen.tell(moved.Moved(5 << 20, 8 << 20))
+    assert (task.visible, task.completed, task.total) == (True, 5, 8)
+    screen.add(LINES[0])
+    assert not task.visible
 
 
 def test_no_number_is_no_average() -> None:

@@ -112,6 +112,18 @@ def test_every_collective_is_right_and_counted(name: str, tmp_path: Path) -> Non
     assert all(row["wrong"] == (None if name == "barrier" else 0) for row in rows)
 
 
+def test_a_sync_of_the_same_states_moves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["-b", "8M", "-e", "8M", "--iters", "2", "--warmup", "0", "--dtype", "u8"]
+    with started("sync", *options, "--same", "--json", str(file)) as process:
+        status, _, err = finish(process)
+    assert status == 0, err
+    content = json.loads(file.read_text())
+    assert content["same"]
+    (row,) = content["rows"]
+    assert (row["collective"], row["size"], row["wrong"]) == ("sync", 8 << 20, 0)
+
+
 def test_several_commands_make_one_run(coordinator: pyccl.Coordinator) -> None:
     arguments = ["--coordinator", coordinator.address, "--world", "2", "--iters", "2"]
     arguments += ["barrier", "all_reduce", "-b", "1K", "-e", "1K"]

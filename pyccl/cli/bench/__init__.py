@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from pyccl.cli.bench.collectives import COLLECTIVES, collective_of
 from pyccl.cli.bench.data import DTYPES, SHORT_DTYPES
 from pyccl.cli.bench.local import LocalRunError, run_local
 from pyccl.cli.bench.measure import Line, Plan, measure
+from pyccl.cli.bench.moved import Tell
 from pyccl.cli.bench.plot import PlotUnavailableError, draw, require_matplotlib
 from pyccl.cli.bench.report import TIMING, Screen, summary, to_json, wrong_of
 from pyccl.errors import InvalidArgumentError, PycclError
@@ -126,6 +128,10 @@ def _collectives(
     help="Poll so many microseconds before going to sleep.",
 )  # fmt: skip
 @click.option(
+    "--same", is_flag=True,
+    help="A sync finds the same state everywhere. Else the last peer lacks all of it.",
+)  # fmt: skip
+@click.option(
     "--check/--no-check", default=True, show_default=True,
     help="Compare the results with numpy's, element by element. Quantized: with what the codec "
     "makes of the numbers, and none may be farther from numpy's than half a step per rounding.",
@@ -151,12 +157,13 @@ def command(
     """Measure collectives between peers.
 
     COLLECTIVE is one or several of all_reduce (the default), all_gather, reduce_scatter,
-    all_to_all, broadcast, reduce, gather, scatter, send_recv, exchange, barrier, or all.
+    all_to_all, broadcast, reduce, gather, scatter, send_recv, exchange, sync, barrier, or all.
 
     Prints size, count, time, algbw and busbw as nccl-tests defines them. The time is the mean over
     the iterations at the slowest peer. #wrong counts elements that differ from what numpy computes.
     Ends with status 1 if there are any, or if a peer fails. With --quantization, bandwidths count
-    the bytes that the numbers have at both ends, and --json has their ratio on the wire.
+    the bytes that the numbers have at both ends, and --json has their ratio on the wire. The size
+    of a sync is that of the state, which the last peer lacks each time; its digest is checked, too.
     """
     plan = Plan(**{one.name: options.pop(one.name) for one in fields(Plan)})
     if plan.min_bytes > plan.max_bytes:
@@ -172,11 +179,11 @@ def command(
     try:
         plan.steps(peers)
         _prepare_files(json_file, plot_file)
-        with _run(coordinator, peers, plan, {**limits, **connect}) as (lines, leads):
+        with _run(coordinator, peers, plan, {**limits, **connect}) as (lines_of, leads):
             out = sys.stderr if json_file == "-" else sys.stdout
             with Screen(len(plan.steps(peers)), out, quiet=not leads) as screen:
                 screen.say(*_opening(peers, plan, connect))
-                known = _collect(lines, screen)
+                known = _collect(lines_of(screen.tell), screen)
                 screen.say("#", *summary(known, plan))
     except (PycclError, LocalRunError, PlotUnavailableError) as error:
         raise click.ClickException(str(error)) from error
@@ -189,17 +196,22 @@ def command(
 @contextlib.contextmanager
 def _run(
     coordinator: str | None, peers: int, plan: Plan, connect: dict[str, Any]
-) -> Iterator[tuple[Iterator[Line], bool]]:
-    """The lines as they come, and whether it is this process that shows them."""
+) -> Iterator[tuple[Callable[[Tell], Iterator[Line]], bool]]:
+    """Gives the lines as they come, and says whether it is this process that shows them."""
     if coordinator is None:
-        with contextlib.closing(run_local(peers, plan, connect)) as lines:
-            yield lines, True
+        with contextlib.ExitStack() as closed:
+            yield (
+                lambda tell: closed.enter_context(
+                    contextlib.closing(run_local(peers, plan, connect, tell))
+                ),
+                True,
+            )
         return
     print(f"waiting for {peers} peers at {coordinator}", file=sys.stderr)
     with pyccl.connect(coordinator, world_size_min=peers, **connect) as comm:
         if comm.world_size != peers:
             raise InvalidArgumentError(f"{comm.world_size} peers came, where --world is {peers}")
-        yield measure(comm, plan), comm.rank == 0
+        yield functools.partial(measure, comm, plan), comm.rank == 0
 
 
 def _collect(lines: Iterator[Line], screen: Screen) -> list[Line]:

@@ -3,7 +3,8 @@
 Sizes and bandwidths are those of nccl-tests. Where the result or the input of a collective consists
 of one block per peer, its size is that of all blocks, and its count that of one. busbw is algbw
 times a factor that makes the figure comparable with what a link can carry: 2 (n - 1) / n for
-all-reduce, (n - 1) / n where each peer keeps one of n blocks, 1 for the rest.
+all-reduce, (n - 1) / n where each peer keeps one of n blocks, 1 for the rest. A sync is counted
+like a broadcast to one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pyccl import Quantization
+import numpy as np
+
+from pyccl import Quantization, SharedState
 from pyccl.cli.bench.data import Array, Data
+from pyccl.cli.bench.moved import Watch
 from pyccl.cli.bench.quantized import QuantizedData
 from pyccl.errors import InvalidArgumentError
 
@@ -21,6 +25,8 @@ Placement = Literal["out", "in"]
 
 # Calls between two peers keep off the tag of the calls of all.
 _PAIR_TAG = 1
+# A sync fetches whole blocks.
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Peer:
     root: int = 0
     algorithm: str | None = None
     quantization: Quantization | None = None
+    same: bool = False
+    watch: Watch | None = None
 
     @property
     def world(self) -> int:
@@ -69,6 +77,8 @@ class Case:
     expected: Callable[[Data], Array] | None = None
     grows: bool = False
     """The result replaces the input, which would grow with each call."""
+    agrees: Callable[[], bool] | None = None
+    """Whether the result is what the last call said that it is."""
 
     def fill(self, data: Data) -> None:
         """Puts the input in and spoils what is to be overwritten."""
@@ -85,7 +95,8 @@ class Case:
         """How many elements of the result are not what they must be."""
         if self.result is None or self.expected is None:
             return 0
-        return data.wrong(self.result.reshape(-1), self.expected(data))
+        wrong = data.wrong(self.result.reshape(-1), self.expected(data))
+        return 1 if wrong == 0 and self.agrees is not None and not self.agrees() else wrong
 
     def wrong_if_quantized(self, data: QuantizedData, plain: Data, allowed: float) -> int:
         """The same where nothing may be farther than `allowed` from the plain result."""
@@ -229,6 +240,41 @@ def _exchange(peer: Peer, count: int, _: bool) -> Case:
     )  # fmt: skip
 
 
+class _Sync:
+    """A state that the last peer lacks altogether before each call, unless all have the same."""
+
+    def __init__(self, peer: Peer, x: Array) -> None:
+        self.lacks = not peer.same and peer.rank == peer.world - 1
+        self._peer = peer
+        self._state = SharedState({"x": x})
+        self._blocks = x.view(np.uint8)[::_BLOCK_BYTES]
+        self._digest = ""
+
+    def __call__(self) -> None:
+        # One byte of each block and a revision: that takes no time.
+        if self.lacks:
+            self._blocks ^= 0xFF
+        elif not self._peer.same:
+            self._state.revision += 1
+        if self._peer.watch is not None:
+            self._peer.watch.begin()
+        self._digest = self._peer.comm.sync(self._state, progress=self._peer.watch).digest
+
+    def agrees(self) -> bool:
+        return self._state.digest() == self._digest
+
+
+def _sync(peer: Peer, count: int, _: bool) -> Case:
+    x = peer.data.empty(count)
+    sync = _Sync(peer, x)
+    return Case(
+        sync,
+        x, None if sync.lacks else lambda: peer.data.given(0, count),
+        x, lambda data: data.received(0, count),
+        agrees=sync.agrees,
+    )  # fmt: skip
+
+
 def _barrier(peer: Peer, _: int, __: bool) -> Case:
     return Case(peer.comm.barrier)
 
@@ -275,6 +321,7 @@ COLLECTIVES = {
         Collective("scatter", _scatter, _once, blocks=True, rooted=True),
         Collective("send_recv", _send_recv, _whole, peers_min=2),
         Collective("exchange", _exchange, _whole, peers_min=2, roundings=lambda _: 1),
+        Collective("sync", _sync, _whole, placements=("in",), peers_min=2),
         Collective("barrier", _barrier, _whole, sized=False),
     )
 }  # fmt: skip

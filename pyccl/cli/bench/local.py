@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from pyccl.cli.bench.measure import GroupChangedError, Line, Plan, run_peer
+from pyccl.cli.bench.moved import Moved, Tell
 from pyccl.errors import (
     CancelledError,
     ClosedError,
@@ -29,31 +30,40 @@ class LocalRunError(Exception):
     """A peer failed; the text says which and why."""
 
 
-def run_local(peers: int, plan: Plan, connect: Mapping[str, Any]) -> Generator[Line, None, None]:
+def run_local(
+    peers: int,
+    plan: Plan,
+    connect: Mapping[str, Any],
+    tell: Tell = None,
+) -> Generator[Line, None, None]:
     """Starts a coordinator and peers, and gives the lines as they are measured. Closing it ends
     them all."""
     count = len(plan.steps(peers))
+    arguments = (plan, tell is not None)
     try:
-        with LocalCluster(peers, run_peer, (plan,), connect=connect) as cluster:
+        with LocalCluster(peers, run_peer, arguments, connect=connect) as cluster:
             for _ in range(count):
-                yield _next_line(cluster)
+                yield _next_line(cluster, tell)
             _await_ends(cluster)
     except RuntimeError as error:  # the coordinator did not start
         raise LocalRunError(str(error)) from error
 
 
-def _next_line(cluster: LocalCluster) -> Line:
+def _next_line(cluster: LocalCluster, tell: Tell) -> Line:
     """Waits as long as all peers live: each of their operations has a deadline of its own."""
     while True:
         try:
-            line = cluster.peers[0].next_report(_LOOK_SECONDS)
+            said = cluster.peers[0].next_report(_LOOK_SECONDS)
         except TimeoutError:
             _fail_if_any(cluster)
         except PeerProcessError:
             raise LocalRunError(_why(cluster)) from None
         else:
-            assert isinstance(line, Line)
-            return line
+            if isinstance(said, Line):
+                return said
+            assert isinstance(said, Moved)
+            assert tell is not None
+            tell(said)
 
 
 def _await_ends(cluster: LocalCluster) -> None:

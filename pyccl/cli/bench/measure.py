@@ -26,6 +26,7 @@ from pyccl.cli.bench.collectives import (
     collective_of,
 )
 from pyccl.cli.bench.data import FLOATS, Data, numpy_type
+from pyccl.cli.bench.moved import Tell, Watch
 from pyccl.cli.bench.quantized import QuantizedData, sent_by
 from pyccl.errors import InvalidArgumentError, PycclError
 from pyccl.quantization import Codec
@@ -54,6 +55,8 @@ class Plan:
     check: bool = True
     algorithm: str | None = None
     quantization: Codec | None = None
+    same: bool = False
+    """A sync finds the same states everywhere."""
 
     def steps(self, world: int) -> list[Step]:
         """Every line of the table. Sizes are rounded down to whole elements of each peer, but not
@@ -138,20 +141,22 @@ class Line:
         return sum(one.wrong or 0 for one in self.figures.values())
 
 
-def run_peer(comm: Any, index: int, plan: Plan) -> None:
-    """All of it at one peer of a LocalCluster; the first one reports the lines."""
-    for line in measure(comm, plan):
+def run_peer(comm: Any, index: int, plan: Plan, watched: bool = False) -> None:
+    """All of it at one peer of a LocalCluster; the first one reports the lines, and if somebody
+    looks on, how far a long sync is."""
+    for line in measure(comm, plan, report if watched and index == 0 else None):
         if index == 0:
             report(line)
 
 
-def measure(comm: Any, plan: Plan) -> Iterator[Line]:
+def measure(comm: Any, plan: Plan, tell: Tell = None) -> Iterator[Line]:
     """All of it at one peer; every peer gets the same lines."""
     rank, world = comm.rank, comm.world_size
     _agree(comm, plan, world)
     data = Data(plan.dtype, plan.op, world)
     quantization = Quantization.of(plan.quantization)
-    peer = Peer(comm, rank, data, plan.root, plan.algorithm, quantization)
+    watch = None if tell is None else Watch(tell)
+    peer = Peer(comm, rank, data, plan.root, plan.algorithm, quantization, plan.same, watch)
     for step in plan.steps(world):
         one = step.collective
         yield Line(

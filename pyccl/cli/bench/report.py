@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from pyccl.cli.bench.measure import Figures, Line, Plan
+from pyccl.cli.bench.moved import Moved, Tell
 
 TIMING = "mean over the iterations at the slowest peer"
 _PLACEMENTS = ("out", "in")
@@ -78,6 +79,7 @@ def to_json(lines: list[Line], plan: Plan, run: dict[str, Any]) -> dict[str, Any
         "algorithm": plan.algorithm or "auto",
         "quantization": plan.quantization,
         "check": plan.check,
+        "same": plan.same,
         "timing": TIMING,
         "wrong": wrong_of(lines),
         "rows": [
@@ -113,6 +115,7 @@ class Screen:
         if sys.stderr.isatty() and not quiet:
             self._progress = _progress_bar()
             self._task = self._progress.add_task("starting", total=total)
+            self._moved = self._progress.add_task("MiB moved", visible=False)
 
     def __enter__(self) -> Screen:
         if self._progress is not None:
@@ -132,6 +135,16 @@ class Screen:
             self._progress.update(
                 self._task, advance=1, description=f"{line.collective} {line.size} B"
             )
+            self._progress.update(self._moved, visible=False)
+
+    @property
+    def tell(self) -> Tell:
+        """Shows how far a sync is, where anybody could see it."""
+        return None if self._progress is None else self._show_moved
+
+    def _show_moved(self, moved: Moved) -> None:
+        done, total = (size >> 20 for size in moved)
+        self._progress.update(self._moved, completed=done, total=total, visible=True)
 
     def say(self, *texts: str) -> None:
         if self._quiet:

@@ -1,0 +1,1 @@
+"""What bench/state.py is made of: hashing, peers, copying, links, tables."""
