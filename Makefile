@@ -24,8 +24,8 @@ TESTS := $(shell find tests -name '*.[ch]pp' -o -name CMakeLists.txt)
 # at once on some kernels, so it runs without, where that may be switched off.
 STILL := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-# The simulator over seeds 0 to $(2) - 1 in both worlds, out of build folder $(1), in JOBS processes.
-simulate = for world in protocol byte; do for job in $$(seq $(JOBS)); do \
+# The simulator over seeds 0 to $(2) - 1 in all worlds, out of build folder $(1), in JOBS processes.
+simulate = for world in protocol byte state; do for job in $$(seq $(JOBS)); do \
   echo "--seeds $$(($(2) * (job - 1) / $(JOBS))):$$(($(2) * job / $(JOBS))) --world $$world"; done; done \
   | xargs -P $(JOBS) -L 1 $(STILL) $$(find $(1) -name pyccl_sim -type f)
 

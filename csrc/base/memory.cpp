@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::size_t huge_page_bytes = 2 << 20;
 constexpr std::size_t slot_alignment = 4096;
+// No process has more. The sanitizers' allocators abort where the system's says no.
+constexpr std::size_t address_space_bytes = std::size_t{1} << 47;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;
@@ -24,6 +26,7 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) {
 
 LargeBuffer::LargeBuffer(std::size_t bytes) {
   if (bytes == 0) return;
+  if (bytes > address_space_bytes) throw std::bad_alloc();
   const bool large = bytes >= huge_page_bytes;
   size_ = round_up(bytes, large ? huge_page_bytes : slot_alignment);
   data_ =

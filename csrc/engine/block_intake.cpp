@@ -12,7 +12,9 @@ namespace pyccl::engine {
 
 void BlockIntake::expect(std::uint64_t revision, const Digest& content,
                          std::vector<Digest> blocks) {
-  if (content != content_) {
+  if (PYCCL_MUTANT("revision-before-its-bits")) state_.set_revision(revision);
+  const bool keeps = PYCCL_MUTANT("staged-for-another-election") && !staged_.empty();
+  if (content != content_ && !keeps) {
     staged_.assign(blocks.size(), nullptr);
     staging_.clear();
     staging_used_ = 0;
@@ -41,7 +43,8 @@ void BlockIntake::compare() {
 void BlockIntake::reserve() {
   if (lacking_bytes_ == 0) return;
   if (!stages_) {
-    const std::uint64_t window = std::max<std::uint64_t>(limits_.window_bytes, state_block_bytes);
+    const std::uint64_t window =
+        std::max<std::uint64_t>(limits_.window_bytes, state_.block_bytes_max());
     if (windows_.size() == 0) windows_ = LargeBuffer(window * limits_.windows);
     return;
   }
@@ -75,7 +78,7 @@ bool BlockIntake::take(std::size_t index, const std::byte* bytes) {
     PYCCL_MARK("wrong bits refused");
     return false;
   }
-  if (stages_) {
+  if (stages_ && !PYCCL_MUTANT("staged-blocks-written")) {
     staged_[index] = bytes;
   } else {
     PYCCL_MARK("written as it comes");

@@ -59,7 +59,9 @@ Status check_apart(const std::vector<Tensor>& tensors) {
 
 }  // namespace
 
-Result<SharedState> SharedState::make(std::vector<Tensor> tensors, bool strict) {
+Result<SharedState> SharedState::make(std::vector<Tensor> tensors, bool strict,
+                                      std::uint32_t block_bytes_max) {
+  PYCCL_ASSERT(block_bytes_max > 0);
   if (tensors.size() > tensors_max) {
     return refuse("more than " + std::to_string(tensors_max) + " tensors in one state");
   }
@@ -71,12 +73,13 @@ Result<SharedState> SharedState::make(std::vector<Tensor> tensors, bool strict) 
   if (twice != tensors.end()) return refuse("two tensors are called '" + twice->name + "'");
   if (Status status = check_apart(tensors); !status.ok()) return status;
   std::uint64_t blocks = 0;
-  for (const Tensor& tensor : tensors) blocks += tensor.bytes / state_block_bytes + 1;
+  for (const Tensor& tensor : tensors) blocks += tensor.bytes / block_bytes_max + 1;
   if (blocks > blocks_max) return refuse("a state has more bytes than any memory");
 
   SharedState state;
   state.tensors_ = std::move(tensors);
   state.strict_ = strict;
+  state.block_bytes_max_ = block_bytes_max;
   state.schema_ = encode_schema(state.tensors_, strict);
   state.schema_digest_ = kernels::digest_of(state.schema_);
   state.divide();
@@ -87,8 +90,8 @@ void SharedState::divide() {
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     first_blocks_.push_back(static_cast<std::uint32_t>(block_bytes_.size()));
     widths_.push_back(width_of(tensors_[i]));
-    for (std::uint64_t at = 0; at < tensors_[i].bytes; at += state_block_bytes) {
-      const auto size = std::min<std::uint64_t>(tensors_[i].bytes - at, state_block_bytes);
+    for (std::uint64_t at = 0; at < tensors_[i].bytes; at += block_bytes_max_) {
+      const auto size = std::min<std::uint64_t>(tensors_[i].bytes - at, block_bytes_max_);
       block_bytes_.push_back(static_cast<std::uint32_t>(size));
       tensor_of_.push_back(static_cast<std::uint32_t>(i));
     }
@@ -99,7 +102,7 @@ void SharedState::divide() {
 
 MutableByteView SharedState::block(std::size_t index) const {
   const std::uint32_t tensor = tensor_of_[index];
-  const std::uint64_t at = (index - first_blocks_[tensor]) * std::uint64_t{state_block_bytes};
+  const std::uint64_t at = (index - first_blocks_[tensor]) * std::uint64_t{block_bytes_max_};
   return {tensors_[tensor].memory + at, block_bytes_[index]};
 }
 

@@ -14,6 +14,7 @@
 
 namespace pyccl::engine {
 
+// All members cut alike.
 inline constexpr std::uint32_t state_block_bytes = 1 << 20;
 
 struct Tensor {
@@ -29,7 +30,8 @@ class SharedState {
   // Tensors are put in the order of their names. Refused: two of one name, memory that two of them
   // share, more than the limits of one state allow. `strict`: part of the schema, see
   // SyncOptions::expect_next.
-  static Result<SharedState> make(std::vector<Tensor> tensors, bool strict);
+  static Result<SharedState> make(std::vector<Tensor> tensors, bool strict,
+                                  std::uint32_t block_bytes_max = state_block_bytes);
 
   const std::vector<Tensor>& tensors() const { return tensors_; }
   std::uint64_t bytes() const { return bytes_; }
@@ -39,6 +41,7 @@ class SharedState {
 
   // ---- blocks: no tensor shares one with another
   std::size_t block_count() const { return block_bytes_.size(); }
+  std::uint32_t block_bytes_max() const { return block_bytes_max_; }
   const std::vector<std::uint32_t>& block_bytes() const { return block_bytes_; }
   MutableByteView block(std::size_t index) const;
   // Bytes of the numbers in it: 1 to 16.
@@ -75,6 +78,7 @@ class SharedState {
 
   std::vector<Tensor> tensors_;
   bool strict_ = false;
+  std::uint32_t block_bytes_max_ = state_block_bytes;
   std::uint64_t bytes_ = 0;
   Bytes schema_;
   Digest schema_digest_;

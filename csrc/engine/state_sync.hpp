@@ -2,7 +2,7 @@
 // members call alike. It neither waits nor asks the time; a host runs what it needs next.
 //
 //   report    all_gather of who has what             -> the election (protocol/shared_state.hpp)
-//   table     broadcast of the elected blocks' digests
+//   table     all_gather of the elected blocks' digests, which one member gives
 //   standing  all_gather of who lacks which block     -> a pass (protocol/block_moves.hpp)
 //   moving    all_to_all of the pass's blocks, window by window, several under way
 //             then standing again, until nobody lacks anything

@@ -74,27 +74,19 @@ Request StateSync::post_schema() {
   return gather({schema.begin(), schema.end()}, std::move(shares));
 }
 
+// From one to all. A gathering in which the others have nothing to give is cut by rank, so in a
+// later view than the report's it fails for all alike. A root would be a rank of whichever view its
+// caller knows, and those who know the next one already would mean somebody else.
 Request StateSync::post_table() {
-  Posted& posted = posted_.emplace_back();
-  const std::size_t bytes = state_.block_count() * digest_bytes;
-  const Rank root = election_.holders.front();
-  posted.output.resize(bytes);
-  Request request;
-  request.kind = collectives::Kind::broadcast;
-  request.root = root;
-  Array array{nullptr, posted.output.data(), kernels::DataType::u8, 0, bytes};
-  if (root == rank_) {
-    for (std::size_t i = 0; i < state_.block_count(); ++i) {
-      store(posted.output.data() + i * digest_bytes, state_.block_digests()[i]);
-    }
-    array.input = array.output;
-    array.input_count = bytes;
+  const std::uint64_t bytes = state_.block_count() * digest_bytes;
+  const Rank sender = election_.holders.front();
+  std::vector<std::uint64_t> shares(peers_.size());
+  shares[static_cast<std::size_t>(sender)] = bytes;
+  Bytes table(sender == rank_ ? bytes : 0);
+  for (std::size_t i = 0; i < table.size() / digest_bytes; ++i) {
+    store(table.data() + i * digest_bytes, state_.block_digests()[i]);
   }
-  request.arrays.push_back(array);
-  request.tag = sync_tag;
-  request.on_loss = OnLoss::raise;
-  request.world = world();
-  return request;
+  return gather(std::move(table), std::move(shares));
 }
 
 // trouble 1, complaints by rank (bits), rates to each rank 4 each, lacking blocks (bits)
@@ -109,6 +101,7 @@ Request StateSync::post_standing(const Place& place) {
     try {
       intake_.reserve();
     } catch (const std::bad_alloc&) {
+      PYCCL_MARK("no memory for what is lacking");
       trouble_ = Trouble::memory;
     }
   }
@@ -140,7 +133,8 @@ void StateSync::take_standings(const Bytes& gathered) {
     at += bits_bytes(peers_.size());
     protocol::Standing standing;
     for (std::size_t to = 0; to < peers_.size(); ++to, at += rate_bytes) {
-      standing.mb_per_s.push_back(load_little<std::uint32_t>(at));
+      const bool used = static_cast<Rank>(i) == rank_ || !PYCCL_MUTANT("own-rates-only");
+      standing.mb_per_s.push_back(used ? load_little<std::uint32_t>(at) : 0);
     }
     standing.lacks = load_bits(at, state_.block_count());
     standing.sends = reports_[i].strategy != protocol::Strategy::receive_only;

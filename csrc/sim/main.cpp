@@ -1,28 +1,35 @@
 // pyccl_sim: runs seeds or a scenario in a simulated world and says what did not hold.
 //
-//   pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] [--scenario FILE] [--marks]
-//             [--trace] [--verbose]
+//   pyccl_sim --seeds A:B [--world protocol|byte|state] [--mutant NAME]
+//             [--scenario FILE] [--marks] [--trace] [--verbose]
 //   pyccl_sim --list
 //   pyccl_sim trial ...  (--help tells)
 //
 // Exit code 0 if all held, else 1 and a line for each seed that failed; 2 for a wrong command line.
 // The last line counts. --marks adds which coverage marks were hit and which were not; those of the
-// other world's layers never are. --list names all marks and mutants.
+// other worlds' layers never are. --list names all marks and mutants.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 
 #include "base/mark.hpp"
 #include "sim/byte/run.hpp"
 #include "sim/protocol/run.hpp"
 #include "sim/protocol/scenario.hpp"
+#include "sim/state/run.hpp"
 #include "sim/trial_main.hpp"
 
 namespace {
 
 using namespace pyccl;
+
+const std::map<std::string, sim::RunResult (*)(std::uint64_t, sim::Trace::Text)> worlds = {
+    {"protocol", sim::run_protocol_seed},
+    {"byte", sim::run_byte_seed},
+    {"state", sim::run_state_seed}};
 
 struct Options {
   std::uint64_t first = 0;
@@ -51,8 +58,8 @@ void say_seed(int) {
 [[noreturn]] void usage(const char* why) {
   std::fprintf(
       stderr,
-      "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte] [--mutant NAME] "
-      "[--scenario FILE] [--marks] [--trace] [--verbose]\n       pyccl_sim --list\n"
+      "pyccl_sim: %s\nusage: pyccl_sim --seeds A:B [--world protocol|byte|state] "
+      "[--mutant NAME] [--scenario FILE] [--marks] [--trace] [--verbose]\n       pyccl_sim --list\n"
       "       pyccl_sim trial --help\n",
       why);
   std::exit(2);
@@ -91,7 +98,7 @@ Options parse(int count, char** arguments) {
       usage(("unknown option " + name).c_str());
     }
   }
-  if (options.world != "protocol" && options.world != "byte") usage("no such world");
+  if (!worlds.contains(options.world)) usage("no such world");
   if (!options.mutant.empty() && !pyccl::mutants().contains(options.mutant)) {
     usage("no such mutant; --list names them");
   }
@@ -109,8 +116,7 @@ bool run_seeds(const Options& options) {
   std::uint64_t failed = 0;
   for (std::uint64_t seed = options.first; seed < options.behind; ++seed) {
     current_seed = seed;
-    const sim::RunResult result = options.world == "byte" ? sim::run_byte_seed(seed, text)
-                                                          : sim::run_protocol_seed(seed, text);
+    const sim::RunResult result = worlds.at(options.world)(seed, text);
     if (options.verbose) {
       std::printf(
           "seed %llu: hash %016llx, %.3f s, %llu events, %llu commits, %llu failures, %llu views\n",

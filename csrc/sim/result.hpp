@@ -1,4 +1,4 @@
-// What becomes of a run of one seed, in either world.
+// What becomes of a run of one seed, in any world.
 #pragma once
 
 #include <cstdint>

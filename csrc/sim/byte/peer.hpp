@@ -82,7 +82,6 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   void on(const engine::Ended& event);
   void on(const engine::LinksMeasured&);
   void on(const engine::Log& event);
-  void on(const engine::Log& event);
   void gone();
 
   ByteWorld& world_;

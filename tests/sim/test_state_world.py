@@ -1,0 +1,55 @@
+"""The state world: machines that sync tensors, over operations that keep contract C1 only."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sim.simulator import Simulate, marks, state_sites
+
+MUTANTS = {
+    "any-table-believed",
+    "anybody-sends",
+    "complaints-ignored",
+    "own-rates-only",
+    "own-state-wins",
+    "revision-before-its-bits",
+    "send-only-is-overwritten",
+    "staged-blocks-written",
+    "staged-for-another-election",
+    "stops-posting-at-a-loss",
+    "unverified-blocks",
+    "void-state-elected",
+}
+SEEDS_PER_SEED = 10  # one takes a thirtieth of the time of one of the other worlds
+
+
+def test_seeds(simulate: Simulate, seeds: int) -> None:
+    result = simulate("--world", "state", "--seeds", f"0:{seeds * SEEDS_PER_SEED}")
+    repeat = "repeat one with: pyccl_sim --world state --seeds N:N+1 --trace"
+    assert result.returncode == 0, result.stdout + repeat
+
+
+def test_a_seed_is_a_run(simulate: Simulate) -> None:
+    first, second = (
+        simulate("--world", "state", "--seeds", "0:200", "--verbose") for _ in range(2)
+    )
+    assert first.stdout == second.stdout
+    hashes = set(re.findall(r"hash (\w+)", first.stdout))
+    assert len(hashes) == 200
+
+
+def test_all_planted_bugs_are_tried() -> None:
+    assert state_sites("PYCCL_MUTANT") == MUTANTS
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_planted_bug_is_found(simulate: Simulate, mutant: str) -> None:
+    result = simulate("--world", "state", "--seeds", "0:2000", "--mutant", mutant)
+    assert result.returncode == 1, f"{mutant} was not found"
+    assert result.stdout.startswith("seed "), result.stdout
+
+
+def test_every_mark_is_hit(simulate: Simulate) -> None:
+    result = simulate("--world", "state", "--seeds", "0:2000", "--marks")
+    assert state_sites("PYCCL_MARK") - marks(result) == set()
