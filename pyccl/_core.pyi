@@ -40,13 +40,16 @@ _SyncInfo = tuple[
 
 @final
 class SharedState:
-    revision: int
     def __init__(
         self,
         tensors: list[tuple[str, str, tuple[int, ...], object]],
         revision: int,
         strict: bool,
     ) -> None: ...
+    @property
+    def revision(self) -> int: ...
+    @revision.setter
+    def revision(self, revision: int) -> None: ...
     @property
     def bytes(self) -> int: ...
     def digest(self) -> str: ...

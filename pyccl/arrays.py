@@ -125,9 +125,7 @@ def tensor(x: ArrayLike, name: str) -> tuple[Any, str, Shape]:
     memory: Any
     if isinstance(x, np.ndarray):
         only_moved = _ONLY_MOVED.get(x.dtype.name)
-        memory, kind = (x, only_moved) if only_moved else _named(_of_numpy(x, name))
-        if not x.flags.c_contiguous:
-            raise _not_contiguous(name, x.shape, x.strides)
+        memory, kind = _of_numpy(x, name, only_moved)
     else:
         memory, kind = _tensor_of(x, name)
     view = memoryview(memory)
@@ -296,7 +294,8 @@ def _add_slowly(arrays: _core.Arrays, x: Any, out: Any, x_name: str, out_name: s
 def _memory_of(x: Any, name: str, *, writable: bool) -> tuple[Any, int]:
     """An object with a buffer over the array's own memory, and the type of its elements."""
     if isinstance(x, np.ndarray):
-        memory, dtype = _of_numpy(x, name)
+        memory, known = _of_numpy(x, name)
+        dtype = _core.dtypes[known]
     else:
         try:
             view = memoryview(x)
@@ -312,10 +311,6 @@ def _memory_of(x: Any, name: str, *, writable: bool) -> tuple[Any, int]:
     return memory, dtype
 
 
-def _named(found: tuple[Any, int]) -> tuple[Any, str]:
-    return found[0], _name_of(found[1])
-
-
 def _tensor_of(x: Any, name: str) -> tuple[Any, str]:
     try:
         view = memoryview(x)
@@ -326,14 +321,15 @@ def _tensor_of(x: Any, name: str) -> tuple[Any, str]:
         raise InvalidArgumentError(f"{name} does not give its memory away: {error}") from error
     only_moved = {"?": "bool", "Zf": "c64", "Zd": "c128"}.get(view.format)
     if only_moved is None:
-        return _named(_of_buffer(view, name))
+        memory, dtype = _of_buffer(view, name)
+        return memory, _name_of(dtype)
     if not view.c_contiguous:
         raise _not_contiguous(name, view.shape, view.strides)
     return view, only_moved
 
 
-def _of_numpy(x: np.ndarray[Any, Any], name: str) -> tuple[Any, int]:
-    known = _NUMPY_NAMES.get(x.dtype.name)
+def _of_numpy(x: np.ndarray[Any, Any], name: str, known: str | None = None) -> tuple[Any, str]:
+    known = known or _NUMPY_NAMES.get(x.dtype.name)
     if known is None:
         raise _unsupported(name, str(x.dtype))
     if not x.dtype.isnative:
@@ -341,7 +337,7 @@ def _of_numpy(x: np.ndarray[Any, Any], name: str) -> tuple[Any, int]:
     if not x.flags.c_contiguous:
         raise _not_contiguous(name, x.shape, x.strides)
     # numpy has no letter for bfloat16, which comes from ml_dtypes, and refuses to make a buffer.
-    return (x.view(np.uint16) if known == "bf16" else x), _core.dtypes[known]
+    return (x.view(np.uint16) if known == "bf16" else x), known
 
 
 def _of_buffer(view: memoryview, name: str) -> tuple[Any, int]:

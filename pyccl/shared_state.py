@@ -121,6 +121,10 @@ class SharedState(Mapping[str, Any]):
         for name, one in self._arrays.items():
             if not isinstance(name, str):
                 raise InvalidTypeError(f"the name of a tensor is {name!r}, but must be a text")
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InvalidArgumentError(f"the name of a tensor is {name!a}, no UTF-8") from None
             memory, dtype, shape = tensor(one, f"tensor {name!r}")
             self._described.append((name, dtype, tuple(shape), memory))
         at = integer(revision, "revision", 0, _REVISION_MAX)

@@ -74,6 +74,17 @@ void CoordinatorLink::close() {
   if (connection_ != nullptr) connection_->close();
 }
 
+Status CoordinatorLink::why_not_admitted() const {
+  if (!connected_ || !answered_) {
+    const std::string& why = last_failure_.reason();
+    return Status(Code::coordinator_unavailable,
+                  "no coordinator at " + addresses_.front() + ": " +
+                      (why.empty() ? "whoever listens there says nothing" : why));
+  }
+  return Status(Code::not_admitted,
+                "the members have not reached a boundary: every one of them must call update()");
+}
+
 void CoordinatorLink::flush() {
   dropped_.clear();
   if (connection_ != nullptr && connected_) connection_->flush();

@@ -35,11 +35,8 @@ class CoordinatorLink final : public transport::ConnectionObserver {
   void finish();
   void close();
 
-  bool connected() const { return connected_; }
-  // A coordinator has spoken on this connection; until then anything may be at the other end.
-  bool answered() const { return answered_; }
-  // Why the last attempt failed.
-  const Status& last_failure() const { return last_failure_; }
+  // Where a joiner's time is up.
+  Status why_not_admitted() const;
 
   void flush();
   void tick();
@@ -59,6 +56,7 @@ class CoordinatorLink final : public transport::ConnectionObserver {
   std::unique_ptr<transport::Connection> connection_;
   std::vector<std::unique_ptr<transport::Connection>> dropped_;  // freed outside their callbacks
   bool connected_ = false;
+  // A coordinator has spoken on this connection; until then anything may be at the other end.
   bool answered_ = false;
   bool ended_ = false;
   std::size_t next_address_ = 0;

@@ -112,6 +112,10 @@ class PeerImplementation final : public Peer,
     }
     const auto found = keys_.find(ticket);
     if (ended_ || found == keys_.end()) return;
+    const Operation* operation = executor_.find(found->second);
+    if (operation != nullptr && operation->request().ends_for_all) {
+      return member_->refuse(clock_.now(), found->second, given_up());
+    }
     member_->refuse(clock_.now(), found->second, cancelled());
     // Not at the decision but now: the caller wants its memory back.
     give_back_.push_back(found->second);
@@ -132,7 +136,7 @@ class PeerImplementation final : public Peer,
       link_.tick();
       mesh_.tick();
       expire_held(now);
-      if (member_->joining() && now >= options_.connect_deadline) end(connect_failure());
+      if (member_->joining() && now >= options_.connect_deadline) end(link_.why_not_admitted());
     }
     if (idle_since_ && now - *idle_since_ >= idle_limit) {
       executor_.trim();
@@ -183,18 +187,8 @@ class PeerImplementation final : public Peer,
             options.timing, options.seed,   options.transport};
   }
 
-  Status connect_failure() const {
-    if (!link_.connected() || !link_.answered()) {
-      const std::string& why = link_.last_failure().reason();
-      return Status(Code::coordinator_unavailable,
-                    "no coordinator at " + options_.coordinator.front() + ": " +
-                        (why.empty() ? "whoever listens there says nothing" : why));
-    }
-    return Status(Code::not_admitted,
-                  "the members have not reached a boundary: every one of them must call update()");
-  }
-
   Status cancelled() const { return {Code::cancelled, "cancelled by its caller", options_.peer}; }
+  Status given_up() const { return {Code::state_sync, "given up by a member", options_.peer}; }
 
   bool usable(Ticket ticket) {
     if (!ended_) return true;

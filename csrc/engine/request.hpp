@@ -81,6 +81,9 @@ struct Request {
   Rank world = 0;
   std::uint32_t tag = 0;
   OnLoss on_loss = OnLoss::retry;
+  // Whoever gives it up fails it for all, with Code::state_sync, also for those who have not called
+  // it yet: it is one of a sequence, and its number must not become free again.
+  bool ends_for_all = false;
   collectives::Algorithm algorithm = collectives::Algorithm::automatic;
   Quantization quantization;
   Time deadline = never;

@@ -11,37 +11,13 @@
 #include "engine/state_schema.hpp"
 
 namespace pyccl::engine {
-namespace {
-
-using protocol::Move;
 using protocol::Strategy;
-
-// Those of a window that concern one rank, by the rank at their other end, which is how an
-// all_to_all lays them out.
-std::vector<Move> sent_by(std::span<const Move> window, Rank rank) {
-  std::vector<Move> moves;
-  std::ranges::copy_if(window, std::back_inserter(moves),
-                       [&](const Move& move) { return move.from == rank; });
-  std::ranges::stable_sort(moves, {}, &Move::to);
-  return moves;
-}
-
-std::vector<Move> received_by(std::span<const Move> window, Rank rank) {
-  std::vector<Move> moves;
-  std::ranges::copy_if(window, std::back_inserter(moves),
-                       [&](const Move& move) { return move.to == rank; });
-  std::ranges::stable_sort(moves, {}, &Move::from);
-  return moves;
-}
-
-}  // namespace
 
 StateSync::StateSync(SharedState& state, const SyncOptions& options, PeerId self)
     : state_(state),
       options_(options),
       self_(self),
-      intake_(state, {options.window_bytes, options.windows_ahead, options.staged_bytes_max}),
-      pass_bytes_(options.pass_bytes) {
+      intake_(state, {options.window_bytes, options.windows_ahead, options.staged_bytes_max}) {
   PYCCL_ASSERT(options.windows_ahead > 0 && options.window_bytes > 0 && options.pass_bytes > 0);
 }
 
@@ -49,15 +25,9 @@ StateSync::Need StateSync::need() const {
   switch (phase_) {
     case Phase::over: return Need::over;
     case Phase::digest: return Need::digest;
-    case Phase::moving: return may_post_window() ? Need::post : Need::wait;
+    case Phase::moving: return may_post_move() ? Need::post : Need::wait;
     default: return posted_.empty() ? Need::post : Need::wait;
   }
-}
-
-bool StateSync::may_post_window() const {
-  const bool in_step = next_window_ < arrived_ + options_.windows_ahead;
-  if (PYCCL_MUTANT("stops-posting-at-a-loss") && !broken_.ok()) return false;
-  return next_window_ < windows_.size() && in_step;
 }
 
 void StateSync::digested() {
@@ -78,7 +48,7 @@ Request StateSync::next_request(const Place& place) {
     case Phase::schema: return post_schema();
     case Phase::table: return post_table();
     case Phase::standing: return post_standing(place);
-    default: return post_window();
+    default: return post_move(place);
   }
 }
 
@@ -89,19 +59,26 @@ void StateSync::ended(const Status& status, const OperationInfo& info) {
   info_.bytes_sent += info.bytes_sent;
   info_.bytes_received += info.bytes_received;
   info_.peers_pending = info.peers_pending;
-  if (phase_ == Phase::moving) return window_ended(posted, status);
+  if (phase_ == Phase::moving) return move_ended(posted, status);
   if (!status.ok()) return give_up(status);
   switch (phase_) {
     case Phase::report: return take_reports(posted.output);
     case Phase::schema: return take_schemas(posted.output);
     case Phase::table: return take_table(posted.output);
-    default: return take_standings(posted.output);
+    default: break;
   }
+  if (table_refused(posted.output)) return;
+  if (const Status fault = take_standings(posted.output); !fault.ok()) return finish(fault);
+  if (!look_again()) begin_moving();
 }
 
 // Where a member is lost the others begin again; whatever else has failed an operation has failed
 // it for all.
 void StateSync::give_up(const Status& status) {
+  if (status.code() == Code::state_sync) {
+    // Another member, or this one, has given the sync up: see Request::ends_for_all.
+    return finish(Status(Code::cancelled, status.reason(), status.peer()));
+  }
   if (status.code() != Code::peer_lost) return finish(status);
   PYCCL_MARK("a member is lost during a sync");
   ++info_.attempts;
@@ -235,129 +212,26 @@ Status StateSync::judge(const std::vector<Trouble>& troubles) {
   return {};
 }
 
-// True: somebody has not sent what it had reported. It sends no more in this sync, and looks again
-// what it has.
-bool StateSync::take_complaints(const std::vector<std::vector<bool>>& complaints) {
-  bool own = false;
-  bool any = false;
+// Who has not sent what it had reported sends no more in this sync.
+void StateSync::take_complaints(const std::vector<std::vector<bool>>& complaints) {
   for (std::size_t i = 0; i < peers_.size(); ++i) {
+    // What has come since this was said is for the next time.
+    if (complaints[static_cast<std::size_t>(rank_)][i]) complaints_.erase(peers_[i]);
     const auto about = [i](const std::vector<bool>& by) { return by[i]; };
-    if (std::ranges::none_of(complaints, about)) continue;
-    if (PYCCL_MUTANT("complaints-ignored")) continue;
-    any = true;
-    own = own || static_cast<Rank>(i) == rank_;
+    if (std::ranges::none_of(complaints, about) || PYCCL_MUTANT("complaints-ignored")) continue;
+    PYCCL_MARK("a member is distrusted");
     distrusted_.insert(peers_[i]);
+    suspects_.insert(peers_[i]);
   }
-  complaints_.clear();
-  if (!any) return false;
-  PYCCL_MARK("a member is distrusted");
+}
+
+// True: somebody is distrusted. It looks again what it has, and then all say anew what they lack.
+bool StateSync::look_again() {
+  if (suspects_.empty()) return false;
   after_digest_ = Phase::standing;
-  go_to(own ? Phase::digest : Phase::standing);
+  go_to(suspects_.contains(self_) ? Phase::digest : Phase::standing);
+  suspects_.clear();
   return true;
-}
-
-void StateSync::plan_pass() {
-  std::uint64_t lacking = 0;
-  for (std::size_t i = 0; i < standings_.size(); ++i) {
-    const auto& lacks = standings_[i].lacks;
-    std::uint64_t bytes = 0;
-    for (std::size_t b = 0; b < lacks.size(); ++b) bytes += lacks[b] ? state_.block_bytes()[b] : 0;
-    if (bytes == 0) continue;
-    lacking += bytes;
-    const protocol::StateReport& report = reports_[i];
-    behind_.try_emplace(report.peer, SyncInfo::Behind{report.peer, report.revision, true});
-  }
-  bytes_to_move_ = bytes_moved_ + lacking;
-  if (lacking == 0) return conclude();
-  moves_ = protocol::plan_moves(standings_, state_.block_bytes(), pass_bytes_);
-  if (moves_.empty()) {
-    return finish(Status(Code::state_sync,
-                         "no member that is left and may send has the blocks that are lacking"));
-  }
-  windows_ = protocol::cut(moves_, state_.block_bytes(), options_.window_bytes);
-  pass_bytes_ *= 2;
-  next_window_ = arrived_ = 0;
-  broken_ = {};
-  go_to(Phase::moving);
-}
-
-// ---- moving
-std::vector<std::size_t> StateSync::samples() const {
-  constexpr std::size_t samples_max = 3;
-  std::vector<std::size_t> blocks;
-  if (phase_ != Phase::moving || next_window_ > 0) return blocks;
-  for (const Move& move : moves_) {
-    if (move.from == rank_) blocks.push_back(move.block);
-  }
-  // From all over the pass: tensors differ.
-  const std::size_t step = blocks.size() / samples_max + 1;
-  std::vector<std::size_t> some;
-  for (std::size_t i = step / 2; i < blocks.size(); i += step) some.push_back(blocks[i]);
-  return some;
-}
-
-Request StateSync::post_window() {
-  Posted posted;
-  posted.window = next_window_;
-  const std::span<const Move> window = windows_[next_window_];
-  Request request;
-  request.kind = collectives::Kind::all_to_all;
-  request.send_shares.resize(peers_.size());
-  request.receive_shares.resize(peers_.size());
-  Array array{.dtype = kernels::DataType::u8};
-  for (const Move& move : sent_by(window, rank_)) {
-    const ByteView block = intake_.block(move.block);
-    request.input_pieces.push_back(block);
-    if (compresses_) request.input_widths.push_back(state_.width(move.block));
-    request.send_shares[static_cast<std::size_t>(move.to)] += block.size();
-    array.input_count += block.size();
-  }
-  for (const Move& move : received_by(window, rank_)) {
-    const std::uint64_t bytes = state_.block_bytes()[move.block];
-    request.receive_shares[static_cast<std::size_t>(move.from)] += bytes;
-    array.output_count += bytes;
-  }
-  posted.received = intake_.window(next_window_, array.output_count);
-  array.output = posted.received;
-  request.arrays.push_back(array);
-  request.packable = true;
-  posted_.push_back(std::move(posted));
-  ++next_window_;
-  request.tag = sync_tag;
-  request.on_loss = OnLoss::raise;
-  request.world = world();
-  return request;
-}
-
-void StateSync::window_ended(const Posted& posted, const Status& status) {
-  if (status.ok()) {
-    take_window(posted);
-    if (broken_.ok()) ++arrived_;
-  } else if (broken_.ok()) {
-    broken_ = status;
-  }
-  if (!posted_.empty() || may_post_window()) return;
-  intake_.settle();
-  if (!broken_.ok()) return give_up(broken_);
-  go_to(Phase::standing);
-}
-
-void StateSync::take_window(const Posted& posted) {
-  const std::span<const Move> window = windows_[posted.window];
-  for (const Move& move : window) bytes_moved_ += state_.block_bytes()[move.block];
-  const std::byte* bytes = posted.received;
-  for (const Move& move : received_by(window, rank_)) {
-    const std::uint64_t size = state_.block_bytes()[move.block];
-    const PeerId from = peers_[static_cast<std::size_t>(move.from)];
-    if (intake_.take(move.block, bytes)) {
-      ++info_.blocks_fetched;
-      info_.bytes_fetched += size;
-      fetched_[from] += size;
-    } else {
-      complaints_.insert(from);
-    }
-    bytes += size;
-  }
 }
 
 }  // namespace pyccl::engine

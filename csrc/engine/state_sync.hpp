@@ -4,15 +4,18 @@
 //   report    all_gather of who has what             -> the election (protocol/shared_state.hpp)
 //   table     all_gather of the elected blocks' digests, which one member gives
 //   standing  all_gather of who lacks which block     -> a pass (protocol/block_moves.hpp)
-//   moving    all_to_all of the pass's blocks, window by window, several under way
-//             then standing again, until nobody lacks anything
+//   moving    all_to_all of the pass's blocks, window by window, several under way. If more is
+//             lacking, standing again before the last windows of the pass, so that the next one can
+//             follow without a gap
+//             when all has arrived, standing again, until nobody lacks anything
 //
 // Everybody's outcome follows from operations that have one outcome for all (contract C1), so all
 // members end alike. Whoever dies fails an operation for all survivors, and these begin again with
 // the report; blocks that have come stay.
 //
-// An operation's number is taken by all or by none, or later ones would not meet. So which windows
-// are posted depends on outcomes alone: window k + windows_ahead when all up to k have been
+// An operation's number is taken by all or by none, or later ones would not meet. So what is posted
+// depends on outcomes alone: while moving, the operations stand in a queue that only committed
+// standings make longer, and the k + windows_ahead-th is posted when all up to k have been
 // committed, whatever has happened to those between.
 #pragma once
 
@@ -41,8 +44,10 @@ struct SyncOptions {
   // takes any.
   bool expect_next = false;
   std::uint64_t window_bytes = 8 << 20;  // that a member receives by one operation
-  std::size_t windows_ahead = 4;
-  std::uint64_t pass_bytes = 64 << 20;  // that a member receives in the first pass; then twice that
+  std::size_t windows_ahead = 4;         // operations under way while moving
+  // What a member receives in a pass, or a quarter of what it has received if that is more: so soon
+  // it shows in the plan what the links carry.
+  std::uint64_t pass_bytes = 16 << 20;
   std::uint64_t staged_bytes_max = 128 << 20;
 };
 
@@ -109,36 +114,41 @@ class StateSync {
   enum class Phase { digest, report, schema, table, standing, moving, over };
   enum class Trouble : std::uint8_t { none = 0, table = 1, memory = 2 };
 
-  // An operation under way: its memory.
+  // An operation under way: its memory, and of a window what it moves.
   struct Posted {
     Bytes input;
     Bytes output;
-    std::size_t window = 0;
+    std::vector<protocol::Move> window;
     std::byte* received = nullptr;
   };
 
   Rank rank_of(PeerId) const;
   Rank world() const { return static_cast<Rank>(peers_.size()); }
-  bool may_post_window() const;
+  bool may_post_move() const;
   void go_to(Phase phase) { phase_ = phase; }
   void finish(Status status);
   void give_up(const Status& status);
 
   Request gather(Bytes input, std::vector<std::uint64_t> shares);
+  Request of_sync(Request request) const;
   Request post_report(const Place&);
   Request post_schema();
   Request post_table();
   Request post_standing(const Place&);
+  Request post_move(const Place&);
   Request post_window();
 
   void take_reports(const Bytes& gathered);
   void take_schemas(const Bytes& gathered);
   void take_table(const Bytes& table);
-  void take_standings(const Bytes& gathered);
+  Status take_standings(const Bytes& gathered);
+  bool table_refused(const Bytes& gathered);
   Status judge(const std::vector<Trouble>&);
-  bool take_complaints(const std::vector<std::vector<bool>>& complaints);
-  void plan_pass();
-  void window_ended(const Posted&, const Status&);
+  void take_complaints(const std::vector<std::vector<bool>>& complaints);
+  bool look_again();
+  void begin_moving();
+  std::uint64_t plan_pass();
+  void move_ended(const Posted&, const Status&);
   void take_window(const Posted&);
   void note_behind();
   void conclude();
@@ -163,16 +173,22 @@ class StateSync {
   Trouble trouble_ = Trouble::none;
   std::set<PeerId> complaints_;  // of this member, not told yet
   std::set<PeerId> distrusted_;  // by all; for as long as this sync lasts
+  std::set<PeerId> suspects_;    // of these, who has not looked again yet what it has
 
-  // Of this pass.
-  std::uint64_t pass_bytes_;
-  bool compresses_ = false;
+  // While moving.
   std::vector<protocol::Standing> standings_;
-  std::vector<protocol::Move> moves_;
-  std::vector<std::span<const protocol::Move>> windows_;
-  std::size_t next_window_ = 0;
-  std::size_t arrived_ = 0;  // windows, from the first one on
+  std::vector<std::vector<bool>> assigned_;  // by rank and block: has been under way
+  std::vector<std::uint64_t> assigned_bytes_;
+  // Windows to be posted; one of no moves stands for asking who lacks what.
+  std::deque<std::vector<protocol::Move>> queue_;
+  std::size_t posts_ = 0;
+  std::size_t arrived_ = 0;  // of these, from the first one on
   Status broken_;            // what became of the first one that was not committed
+  std::uint64_t window_number_ = 0;
+
+  std::vector<protocol::Move> moves_;  // of the present pass
+  bool pass_begins_ = false;
+  bool compresses_ = false;
 
   std::map<PeerId, std::uint64_t> fetched_;  // bytes by source
   std::map<PeerId, SyncInfo::Behind> behind_;

@@ -44,9 +44,14 @@ Request StateSync::gather(Bytes input, std::vector<std::uint64_t> shares) {
   request.shares = std::move(shares);
   request.arrays.push_back(
       {posted.input.data(), posted.output.data(), kernels::DataType::u8, posted.input.size(), all});
+  return of_sync(std::move(request));
+}
+
+Request StateSync::of_sync(Request request) const {
   request.tag = sync_tag;
   request.on_loss = OnLoss::raise;
   request.world = world();
+  request.ends_for_all = true;
   return request;
 }
 
@@ -96,7 +101,8 @@ std::size_t StateSync::standing_bytes() const {
 }
 
 Request StateSync::post_standing(const Place& place) {
-  if (trouble_ != Trouble::table) {
+  // While moving, the memory of what was lacking at the begin is there.
+  if (trouble_ != Trouble::table && phase_ != Phase::moving) {
     intake_.settle();
     try {
       intake_.reserve();
@@ -121,7 +127,21 @@ Request StateSync::post_standing(const Place& place) {
   return gather(std::move(bytes), {});
 }
 
-void StateSync::take_standings(const Bytes& gathered) {
+// Whoever sent it has changed since it reported: it looks again, and all begin anew.
+bool StateSync::table_refused(const Bytes& gathered) {
+  bool refused = false;
+  for (std::size_t i = 0; i < peers_.size(); ++i) {
+    refused = refused || static_cast<Trouble>(gathered[i * standing_bytes()]) == Trouble::table;
+  }
+  if (!refused) return false;
+  const Rank sender = election_.holders.front();
+  distrusted_.insert(peers_[static_cast<std::size_t>(sender)]);
+  after_digest_ = Phase::report;
+  go_to(sender == rank_ ? Phase::digest : Phase::report);
+  return true;
+}
+
+Status StateSync::take_standings(const Bytes& gathered) {
   std::vector<Trouble> troubles;
   std::vector<std::vector<bool>> complaints;
   standings_.clear();
@@ -140,19 +160,12 @@ void StateSync::take_standings(const Bytes& gathered) {
     standing.sends = reports_[i].strategy != protocol::Strategy::receive_only;
     standings_.push_back(std::move(standing));
   }
-  if (std::ranges::find(troubles, Trouble::table) != troubles.end()) {
-    // Whoever sent it has changed since it reported: it looks again, and all begin anew.
-    const Rank root = election_.holders.front();
-    distrusted_.insert(peers_[static_cast<std::size_t>(root)]);
-    after_digest_ = Phase::report;
-    return go_to(root == rank_ ? Phase::digest : Phase::report);
-  }
-  if (Status status = judge(troubles); !status.ok()) return finish(std::move(status));
-  if (take_complaints(complaints)) return;
+  if (Status status = judge(troubles); !status.ok()) return status;
+  take_complaints(complaints);
   for (std::size_t i = 0; i < peers_.size(); ++i) {
     if (distrusted_.contains(peers_[i])) standings_[i].sends = false;
   }
-  plan_pass();
+  return {};
 }
 
 }  // namespace pyccl::engine

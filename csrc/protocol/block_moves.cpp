@@ -2,6 +2,7 @@
 #include "protocol/block_moves.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include "base/mark.hpp"
 
@@ -27,6 +28,9 @@ class Pass {
     }
     // A way that nobody has measured is taken to be like those that have been.
     usual_rate_ = count > 0 ? std::max<std::uint64_t>(sum / count, 1) : 1;
+    for (const Standing& each : standings) {
+      for (const std::uint32_t rate : each.mb_per_s) fastest_ = std::max(fastest_, rate);
+    }
   }
 
   std::vector<Move> plan() {
@@ -39,10 +43,12 @@ class Pass {
     sources_.clear();
     receivers_.clear();
     for (std::size_t rank = 0; rank < standings_.size(); ++rank) {
-      const bool lacks = standings_[rank].lacks[block];
-      const bool sends = standings_[rank].sends || PYCCL_MUTANT("anybody-sends");
+      const Standing& standing = standings_[rank];
+      const bool lacks = standing.lacks[block];
+      const bool expects = !standing.expects.empty() && standing.expects[block];
+      const bool sends = standing.sends || PYCCL_MUTANT("anybody-sends");
       if (!lacks && sends) sources_.push_back(rank);
-      if (lacks && received_[rank] < bytes_max_) receivers_.push_back(rank);
+      if (lacks && !expects && received_[rank] < bytes_max_) receivers_.push_back(rank);
     }
     if (receivers_.empty() || sources_.empty()) return;
     // Another one first at each block, so that what few send is spread over all who lack it.
@@ -61,7 +67,9 @@ class Pass {
   // In units of which only the proportion matters.
   std::uint64_t time_of(std::size_t from, std::size_t to, std::uint64_t bytes) const {
     const auto& rates = standings_[from].mb_per_s;
-    const std::uint64_t rate = to < rates.size() && rates[to] > 0 ? rates[to] : usual_rate_;
+    std::uint64_t rate = to < rates.size() && rates[to] > 0 ? rates[to] : usual_rate_;
+    // A way that is asked for less looks slower, and would be asked for even less.
+    if (rate * alike_of >= fastest_ * alike) rate = std::max<std::uint64_t>(fastest_, rate);
     return bytes * 1024 / rate;
   }
 
@@ -71,9 +79,14 @@ class Pass {
         sources_, {}, [&](std::size_t from) { return busy_[from] + time_of(from, to, bytes); });
   }
 
+  // What carries three fifths of what the fastest way does is taken to be like it.
+  static constexpr std::uint64_t alike = 3;
+  static constexpr std::uint64_t alike_of = 5;
+
   std::span<const Standing> standings_;
   std::span<const std::uint32_t> block_bytes_;
   std::uint64_t bytes_max_;
+  std::uint32_t fastest_ = 0;
   std::uint64_t usual_rate_ = 1;
   std::vector<std::uint64_t> received_;  // by rank
   std::vector<std::uint64_t> busy_;      // with sending, by rank
@@ -93,18 +106,20 @@ std::vector<std::span<const Move>> cut(std::span<const Move> moves,
                                        std::span<const std::uint32_t> block_bytes,
                                        std::uint64_t bytes_max) {
   std::vector<std::span<const Move>> pieces;
-  std::vector<std::uint64_t> received;
+  std::map<Rank, std::uint64_t> received;
+  std::map<Rank, std::uint64_t> sent;
   std::size_t begin = 0;
   for (std::size_t i = 0; i < moves.size(); ++i) {
-    const auto to = static_cast<std::size_t>(moves[i].to);
     const std::uint64_t bytes = block_bytes[moves[i].block];
-    if (received.size() <= to) received.resize(to + 1);
-    if (received[to] > 0 && received[to] + bytes > bytes_max) {
+    const auto overflows = [&](std::uint64_t& sum) { return sum > 0 && sum + bytes > bytes_max; };
+    if (overflows(received[moves[i].to]) || overflows(sent[moves[i].from])) {
       pieces.push_back(moves.subspan(begin, i - begin));
       begin = i;
-      received.assign(received.size(), 0);
+      received.clear();
+      sent.clear();
     }
-    received[to] += bytes;
+    received[moves[i].to] += bytes;
+    sent[moves[i].from] += bytes;
   }
   if (begin < moves.size()) pieces.push_back(moves.subspan(begin));
   return pieces;

@@ -15,6 +15,7 @@ struct Standing {
   std::vector<bool> lacks;              // by block
   bool sends = true;                    // what it does not lack
   std::vector<std::uint32_t> mb_per_s;  // of its way to each rank; 0: not known
+  std::vector<bool> expects;            // of what it lacks: is under way already; or none of it is
 };
 
 struct Move {
@@ -30,7 +31,7 @@ struct Move {
 std::vector<Move> plan_moves(std::span<const Standing> standings,
                              std::span<const std::uint32_t> block_bytes, std::uint64_t bytes_max);
 
-// The pass in pieces in which nobody receives more than `bytes_max`, or than one block.
+// The pass in pieces in which nobody receives or sends more than `bytes_max`, or than one block.
 std::vector<std::span<const Move>> cut(std::span<const Move> moves,
                                        std::span<const std::uint32_t> block_bytes,
                                        std::uint64_t bytes_max);

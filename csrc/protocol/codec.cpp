@@ -154,7 +154,8 @@ class Reader {
     PeerId peer;
     read(peer, name);
     if (!error_.empty()) return;
-    if (code > static_cast<std::uint8_t>(Code::io)) return fail(name, "has an unknown code");
+    if (code > static_cast<std::uint8_t>(Code::state_sync))
+      return fail(name, "has an unknown code");
     value = Status(static_cast<Code>(code), std::move(reason), peer);
   }
 
@@ -238,8 +239,8 @@ void invent(Prng& prng, T& value, Bounds bounds = {}) {
     PeerId peer;
     invent(prng, reason, bounds);
     invent(prng, peer);
-    value = Status(static_cast<Code>(prng.below(static_cast<std::uint64_t>(Code::io) + 1)), reason,
-                   peer);
+    value = Status(static_cast<Code>(prng.below(static_cast<std::uint64_t>(Code::state_sync) + 1)),
+                   reason, peer);
   } else if constexpr (IsList<T>::value) {
     value.resize(size(bounds.limit));
     for (auto& item : value) invent(prng, item, Bounds{bounds.item_limit});

@@ -10,7 +10,7 @@
 
 namespace pyccl::protocol {
 
-inline constexpr std::uint32_t version = 4;
+inline constexpr std::uint32_t version = 5;
 inline constexpr std::size_t members_max = 256;
 inline constexpr std::size_t joiners_max = 256;
 inline constexpr std::size_t operations_open_max = 1024;  // per member, over all tags
