@@ -45,7 +45,7 @@ def test_all_planted_bugs_are_tried() -> None:
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))
 def test_planted_bug_is_found(simulate: Simulate, mutant: str) -> None:
-    result = simulate("--world", "state", "--seeds", "0:2000", "--mutant", mutant)
+    result = simulate("--world", "state", "--seeds", "0:10000", "--mutant", mutant)
     assert result.returncode == 1, f"{mutant} was not found"
     assert result.stdout.startswith("seed "), result.stdout
 
