@@ -2,10 +2,10 @@
 #include "engine/shared_state.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/assert.hpp"
 #include "engine/state_schema.hpp"
+#include "kernels/copy.hpp"
 #include "kernels/digest.hpp"
 #include "kernels/shuffle.hpp"
 
@@ -121,7 +121,8 @@ Digest SharedState::digest_with(const std::vector<Digest>& blocks) const {
 }
 
 void SharedState::overwrite(std::size_t index, const std::byte* bytes, const Digest& digest) {
-  std::memcpy(block(index).data(), bytes, block_bytes_[index]);
+  // Nobody looks at it soon, and it must not drive out of the cache what comes next.
+  kernels::copy_streaming(block(index).data(), bytes, block_bytes_[index]);
   block_digests_[index] = digest;
   void_.resize(tensors_.size());
   void_[tensor_of_[index]] = true;

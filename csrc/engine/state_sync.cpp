@@ -76,8 +76,13 @@ void StateSync::ended(const Status& status, const OperationInfo& info) {
 // it for all.
 void StateSync::give_up(const Status& status) {
   if (status.code() == Code::state_sync) {
-    // Another member, or this one, has given the sync up: see Request::ends_for_all.
-    return finish(Status(Code::cancelled, status.reason(), status.peer()));
+    // See Request::ends_for_all.
+    const Rank rank = rank_of(status.peer());
+    return finish(Status(Code::cancelled,
+                         "the sync was given up by " +
+                             (rank < 0 ? "" : "rank " + std::to_string(rank) + ", ") + "peer " +
+                             to_string(status.peer()),
+                         status.peer()));
   }
   if (status.code() != Code::peer_lost) return finish(status);
   PYCCL_MARK("a member is lost during a sync");

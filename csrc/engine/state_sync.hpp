@@ -35,6 +35,9 @@
 
 namespace pyccl::engine {
 
+// What ways within a host count as.
+inline constexpr std::uint32_t near_mb_per_s = 10'000;
+
 // Out of the way of callers' tags.
 inline constexpr std::uint32_t sync_tag = 0xfffffffe;
 
@@ -44,7 +47,9 @@ struct SyncOptions {
   // takes any.
   bool expect_next = false;
   std::uint64_t window_bytes = 8 << 20;  // that a member receives by one operation
-  std::size_t windows_ahead = 4;         // operations under way while moving
+  // The same where all are on one host, so that what is under way stays in the cache.
+  std::uint64_t near_window_bytes = 2 << 20;
+  std::size_t windows_ahead = 4;  // operations under way while moving
   // What a member receives in a pass, or a quarter of what it has received if that is more: so soon
   // it shows in the plan what the links carry.
   std::uint64_t pass_bytes = 16 << 20;
@@ -86,7 +91,8 @@ class StateSync {
 
   // All blocks of the state have been read anew (SharedState::digest_blocks).
   void digested();
-  // The members at present, in rank order, and what this one's way to each carries (0: not known).
+  // The members at present, in rank order, and what this one's way to each carries (0: not known;
+  // near_mb_per_s: it is within a host).
   struct Place {
     std::vector<PeerId> peers;
     std::vector<std::uint32_t> mb_per_s;
@@ -147,6 +153,7 @@ class StateSync {
   void take_complaints(const std::vector<std::vector<bool>>& complaints);
   bool look_again();
   void begin_moving();
+  bool all_near() const;
   std::uint64_t plan_pass();
   void move_ended(const Posted&, const Status&);
   void take_window(const Posted&);

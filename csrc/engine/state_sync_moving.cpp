@@ -56,6 +56,15 @@ void StateSync::begin_moving() {
                 "no member that is left and may send has the blocks that are lacking"));
 }
 
+bool StateSync::all_near() const {
+  for (std::size_t i = 0; i < standings_.size(); ++i) {
+    for (std::size_t to = 0; to < standings_.size(); ++to) {
+      if (to != i && standings_[i].mb_per_s[to] != near_mb_per_s) return false;
+    }
+  }
+  return true;
+}
+
 // How many moves there are.
 std::uint64_t StateSync::plan_pass() {
   std::uint64_t wanted = 0;
@@ -72,7 +81,10 @@ std::uint64_t StateSync::plan_pass() {
     assigned_[to][move.block] = true;
     assigned_bytes_[to] += state_.block_bytes()[move.block];
   }
-  const auto windows = protocol::cut(moves_, state_.block_bytes(), options_.window_bytes);
+  const std::uint64_t window_bytes =
+      all_near() ? std::min(options_.near_window_bytes, options_.window_bytes)
+                 : options_.window_bytes;
+  const auto windows = protocol::cut(moves_, state_.block_bytes(), window_bytes);
   // Of what nobody can send at present, something may be where it is needed by then.
   const bool more = !moves_.empty() && wanted > moves_.size();
   const std::size_t last = std::min(options_.windows_ahead - 1, windows.size());

@@ -17,6 +17,7 @@
 #include "base/fork.hpp"
 #include "base/queue.hpp"
 #include "engine/peer.hpp"
+#include "engine/state_sync.hpp"
 #include "runtime/addresses.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/shared_loop.hpp"
@@ -262,8 +263,8 @@ std::vector<std::uint32_t> Loop::rates_to(const std::vector<PeerId>& peers) cons
   std::vector<std::uint32_t> rates(peers.size());
   for (const protocol::MeasuredLink& link : links_) {
     const auto found = std::ranges::find(peers, link.peer);
-    if (found != peers.end())
-      rates[static_cast<std::size_t>(found - peers.begin())] = link.mb_per_s;
+    const std::uint32_t rate = link.latency_us == 0 ? engine::near_mb_per_s : link.mb_per_s;
+    if (found != peers.end()) rates[static_cast<std::size_t>(found - peers.begin())] = rate;
   }
   return rates;
 }

@@ -43,9 +43,10 @@ struct ConnectOptions {
 struct ViewSnapshot {
   Epoch epoch;
   Rank rank = -1;
-  std::vector<PeerId> peers;            // of the own group, in rank order
-  std::vector<std::uint32_t> mb_per_s;  // this peer's way to each of them; 0: not known
-  std::size_t members_most = 0;         // that the group has ever had here
+  std::vector<PeerId> peers;  // of the own group, in rank order
+  // This peer's way to each of them, as engine::StateSync wants it; 0: not known.
+  std::vector<std::uint32_t> mb_per_s;
+  std::size_t members_most = 0;  // that the group has ever had here
   bool ended = false;
   Status end_reason;
 };

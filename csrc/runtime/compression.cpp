@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/bytes.hpp"
+#include "engine/state_sync.hpp"
 #include "kernels/shuffle.hpp"
 #include "kernels/zstd.hpp"
 
@@ -22,6 +23,8 @@ constexpr double gain_min = 1.05;
 bool compression_pays(const engine::SharedState& state, const std::vector<std::size_t>& blocks,
                       const std::vector<std::uint32_t>& mb_per_s) {
   using Clock = std::chrono::steady_clock;
+  const std::uint32_t carried = mb_per_s.empty() ? 0 : *std::ranges::max_element(mb_per_s);
+  if (carried >= engine::near_mb_per_s) return false;
   kernels::Zstd zstd;
   zstd.prepare();
   Bytes shuffled(sample_bytes_max);
@@ -40,7 +43,6 @@ bool compression_pays(const engine::SharedState& state, const std::vector<std::s
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
   const double made_per_s = before / 1e6 / std::max(seconds, 1e-9);
-  const std::uint32_t carried = mb_per_s.empty() ? 0 : *std::ranges::max_element(mb_per_s);
   if (carried == 0) return before > gain_min * after;
   // The processor compresses while the link sends: the slower of both sets the pace.
   return std::min(made_per_s, carried * before / after) > gain_min * carried;

@@ -10,8 +10,8 @@
 
 namespace pyccl::runtime {
 
-// `mb_per_s`: of the ways to all members; 0 where that is not known, and then the way counts as
-// slow. Links within a host never compress, whatever this says (engine/operation.cpp).
+// `mb_per_s`: of the ways to all members, as engine::StateSync wants it. Where none is known they
+// count as slow; where one is within a host nothing is compressed, since all would be.
 bool compression_pays(const engine::SharedState& state, const std::vector<std::size_t>& blocks,
                       const std::vector<std::uint32_t>& mb_per_s);
 

@@ -89,8 +89,7 @@ class SyncRun {
       return {Code::limit_exceeded, "too little memory for a sync"};
     }
     if (machine_.status().ok() || !gave_up_) return machine_.status();
-    return {Code::cancelled, "the sync was given up here: " + machine_.status().reason(),
-            communicator_.peer()};
+    return {Code::cancelled, machine_.status().reason(), communicator_.peer()};
   }
 
   const engine::SyncInfo& info() const { return machine_.info(); }

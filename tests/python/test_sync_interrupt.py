@@ -109,16 +109,21 @@ def test_a_sync_that_waited_at_a_boundary_can_be_repeated(coordinator: pyccl.Coo
     )
 
 
-def test_a_sync_that_waited_in_its_first_operation_can_be_repeated(
+def test_a_sync_that_was_given_up_is_over_for_who_comes_later(
     coordinator: pyccl.Coordinator,
 ) -> None:
-    """The other one, that has not called anything, must not have to know of it."""
     run(
         coordinator.address,
         1,
         """
         threading.Thread(target=interrupt_once_it_waits).start()
         interrupted()
+        try:
+            others[0].sync(others_state)
+        except pyccl.CancelledError as error:
+            assert "given up by rank" in str(error), error
+        else:
+            raise SystemExit("it went on alone")
         both()
         """,
     )
