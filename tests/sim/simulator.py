@@ -19,6 +19,7 @@ STATE_SOURCES = {
         "engine/state_schema",
         "engine/state_sync",
         "engine/state_sync_messages",
+        "engine/state_sync_moving",
         "protocol/block_moves",
         "protocol/shared_state",
     )

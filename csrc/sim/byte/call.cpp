@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "engine/layout.hpp"
 #include "sim/byte/quantized.hpp"
@@ -296,7 +297,20 @@ engine::Request ByteCall::request(std::uint32_t tag, Time deadline) {
     request.receive_shares.push_back(amount(0, rank, self_));
   }
   if (engine::cut_by_rank(request)) request.on_loss = engine::OnLoss::raise;
+  if (to_all && shape_.uneven % 2 == 1) scatter(request);
   return request;
+}
+
+// As shared state is moved: out of pieces, which some compress.
+void ByteCall::scatter(engine::Request& request) const {
+  request.packable = true;
+  engine::Array& array = request.arrays.front();
+  if (memory_.front().input == nullptr || array.input_count == 0) return;
+  const std::uint64_t width = kernels::size_of(array.dtype);
+  const ByteView input(std::exchange(array.input, nullptr), array.input_count * width);
+  const std::uint64_t first = array.input_count / 3 * width;
+  request.input_pieces = {input.first(first), input.subspan(first)};
+  if (self_ % 2 == 0) request.input_widths.assign(2, static_cast<std::uint8_t>(width));
 }
 
 bool ByteCall::guards_intact() {

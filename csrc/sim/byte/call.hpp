@@ -87,6 +87,7 @@ class ByteCall {
   Memory lay_out(std::size_t array) const;
   std::uint64_t amount(std::size_t array, Rank from, Rank to) const;
   std::uint64_t amounts(std::size_t array, Rank from, Rank upto) const;
+  void scatter(engine::Request& request) const;
   const std::byte* input_at(const Memory& memory) const;
   Bytes input_of(std::size_t array) const;
   Bytes piece_of(std::size_t array, std::uint64_t begin, std::uint64_t count) const;

@@ -61,7 +61,8 @@ class CheckAccounts final : public ByteCheck {
       bytes += forecast(request, dtype, *rank, info.members, links.among(peers));
     }
     // Compression makes them fewer.
-    const bool packed = request.quantization.zstd && info.bytes_packed > 0;
+    const bool may_pack = request.quantization.zstd || !request.input_widths.empty();
+    const bool packed = may_pack && info.bytes_packed > 0;
     if (packed ? info.bytes_sent >= bytes : info.bytes_sent != bytes) {
       world_.fail("S12", peer.name() + " sent " + std::to_string(info.bytes_sent) + " bytes of " +
                              to_string(*posting.key) + ", the plan says " + std::to_string(bytes) +
