@@ -395,6 +395,8 @@ def test_joiners_get_the_state_in_their_first_sync(
             coordinator.address, timeout=30, world_size_min=2 if number < 2 else 1
         ) as comm:
             joins = number >= 2
+            if not joins:
+                joined.release()
             state = state_of(0, 0, shapes)
             for one in state.values():
                 one.fill(0)
@@ -428,6 +430,9 @@ def test_joiners_get_the_state_in_their_first_sync(
     threads = [threading.Thread(target=guarded, args=(i,), daemon=True) for i in range(2)]
     for thread in threads:
         thread.start()
+    # Else a newcomer might be the first one.
+    for _ in threads:
+        assert joined.acquire(timeout=30), failures
     for number in range(newcomers):
         threads.append(threading.Thread(target=guarded, args=(2 + number,), daemon=True))
         threads[-1].start()
