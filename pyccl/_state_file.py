@@ -2,7 +2,7 @@
 
     "PYCCLST1"    magic
     u64           bytes of the header
-    header        JSON in UTF-8: {"version": 1, "revision", "digest", "piece_bytes",
+    header        JSON in UTF-8: {"version": 1, "revision", "digest", "expect_next", "piece_bytes",
                   "tensors": [{"name", "dtype", "shape", "bytes"}, ...]}
     16 bytes      digest of all that is before them
     u32, frame    for each piece: bytes of the frame; a zstd frame with content size and checksum
@@ -42,7 +42,7 @@ from pyccl.errors import InvalidArgumentError, StateFileError
 VERSION = 1
 PIECE_BYTES = 4 << 20  # what is written
 PIECE_BYTES_MAX = 4 << 20  # what is read
-HEADER_BYTES_MAX = 16 << 20
+HEADER_BYTES_MAX = 64 << 20
 
 _BEGIN, _END = b"PYCCLST1", b"PYCCLEND"
 _DIGEST_BYTES = 16
@@ -72,6 +72,8 @@ class Header(NamedTuple):
     revision: int
     digest: str
     tensors: tuple[TensorInfo, ...]
+    expect_next: bool = False
+    """Whether each sync must go on by one revision; a part of what the digest stands for."""
 
 
 def write(
@@ -367,6 +369,7 @@ def _encode(header: Header, piece_bytes: int) -> bytes:
         "version": VERSION,
         "revision": header.revision,
         "digest": header.digest,
+        "expect_next": header.expect_next,
         "piece_bytes": piece_bytes,
         "tensors": [one._asdict() for one in header.tensors],
     }
@@ -396,7 +399,9 @@ def _decode(text: bytes) -> tuple[Header, int]:
             TensorInfo(one["name"], one["dtype"], tuple(one["shape"]), one["bytes"])
             for one in fields["tensors"]
         )
-        header = Header(fields["revision"], fields["digest"], tensors)
+        header = Header(
+            fields["revision"], fields["digest"], tensors, fields["expect_next"] is True
+        )
         _check(header)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         # Its digest is right, so somebody wrote it like this.

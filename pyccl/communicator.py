@@ -207,9 +207,13 @@ class Communicator(Collectives):
         strategy: "popular"; "send_only": never overwritten, it is an error if another state
             would win; "receive_only": never elected, and sends nothing.
         expect_next: the winner must be one revision on from this state's last sync.
-        timeout: seconds for each of its operations, which move no more than 8 MiB to a member, so
-            large states need no larger one.
+        timeout: seconds for each of its operations. Those that are under way at once move no more
+            than 32 MiB to a member, so large states need no larger one.
         progress: called now and then with bytes moved between all members and bytes to be moved.
+
+        Ctrl-C, or an error that progress raises, ends the sync for all, also for members that call
+        it later: they get CancelledError, and all call it again. While the coordinator is away that
+        waits for it, like an operation's decision.
 
         A peer that is lost meanwhile does not matter, as long as others have what it had. If the
         sync fails, it fails for all; the state then has its old bits, or all of the new ones (its
@@ -222,6 +226,8 @@ class Communicator(Collectives):
         """
         if not isinstance(state, SharedState):
             raise InvalidTypeError(f"state is of type {type(state).__name__}, not a SharedState")
+        if progress is not None and not callable(progress):
+            raise InvalidTypeError(f"progress is {progress!r}, but must be a function or None")
         if self._shared.closed:
             raise ClosedError("the communicator was closed; connect() gives a new one")
         failure, fields = self._core.sync(

@@ -109,7 +109,7 @@ class SharedState(Mapping[str, Any]):
         state.load("snapshot.pyccl")                      # into its own
     """
 
-    __slots__ = ("_arrays", "_core", "_described")
+    __slots__ = ("_arrays", "_core", "_described", "_expect_next")
 
     def __init__(
         self, tensors: Mapping[str, ArrayLike], revision: int = 0, *, expect_next: bool = False
@@ -128,7 +128,8 @@ class SharedState(Mapping[str, Any]):
             memory, dtype, shape = tensor(one, f"tensor {name!r}")
             self._described.append((name, dtype, tuple(shape), memory))
         at = integer(revision, "revision", 0, _REVISION_MAX)
-        self._core = _core.SharedState(self._described, at, bool(expect_next))
+        self._expect_next = bool(expect_next)
+        self._core = _core.SharedState(self._described, at, self._expect_next)
 
     @property
     def revision(self) -> int:
@@ -162,12 +163,13 @@ class SharedState(Mapping[str, Any]):
         """Writes a snapshot and returns its size in bytes.
 
         The file takes the place of an older one when it is complete and on the disk, or not at all.
-        Raises StateFileError if the tensors are written to meanwhile, or void, and OSError.
+        Raises StateFileError if the tensors are written to meanwhile, or void, InvalidArgumentError
+        for more names than a header takes (some 500 000 tensors), and OSError.
         """
         if self.void:
             raise StateFileError(f"{os.fspath(path)}: this state is not whole, see `void`")
         digest = self.digest()
-        header = _state_file.Header(self.revision, digest, self._schema())
+        header = _state_file.Header(self.revision, digest, self._schema(), self._expect_next)
 
         def check() -> None:
             if self.digest() != digest:
@@ -176,24 +178,29 @@ class SharedState(Mapping[str, Any]):
         return _state_file.write(path, header, [_flat(one[3]) for one in self._described], check)
 
     load = _Load()
-    """`SharedState.load(path, expect_next=False)` gives a new state with arrays of its own (numpy).
-    `state.load(path)` fills the arrays that there are, which must be the same by name, type and
-    shape, and takes the revision; nothing is written unless the whole file is sound.
+    """`SharedState.load(path)` gives a new state with arrays of its own (numpy), and expect_next as
+    it was. `state.load(path)` fills the arrays that there are, which must be the same by name, type
+    and shape, and takes the revision; nothing is written unless the whole file is sound. After it
+    any revision may follow (expect_next).
 
     Raises StateFileError for what is truncated, altered or no snapshot, InvalidArgumentError for a
     snapshot of other tensors, and OSError.
     """
 
     @classmethod
-    def _from_file(cls, path: Path, *, expect_next: bool = False) -> SharedState:
+    def _from_file(cls, path: Path, *, expect_next: bool | None = None) -> SharedState:
         made: list[SharedState] = []
 
         def prepare(header: _state_file.Header) -> list[memoryview]:
+            if expect_next is not None and bool(expect_next) != header.expect_next:
+                raise InvalidArgumentError(
+                    f"{os.fspath(path)} was saved with expect_next={header.expect_next}"
+                )
             arrays = {
                 one.name: np.empty(one.shape, numpy_type(one.dtype, f"tensor {one.name!r}"))
                 for one in header.tensors
             }
-            made.append(cls(arrays, header.revision, expect_next=expect_next))
+            made.append(cls(arrays, header.revision, expect_next=header.expect_next))
             return made[0]._memory_for(header, path)
 
         header = _state_file.read(path, prepare)
@@ -218,7 +225,7 @@ class SharedState(Mapping[str, Any]):
             if prepared and self.digest() != before:
                 self._core.spoil()
             raise
-        self.revision = header.revision
+        self._core.restored(header.revision)
 
     def _memory_for(self, header: _state_file.Header, path: Path) -> list[memoryview]:
         own = {one.name: one for one in self._schema()}
@@ -230,6 +237,8 @@ class SharedState(Mapping[str, Any]):
             for name, one in own.items()
             if name in there and there[name] != one
         ]
+        if header.expect_next != self._expect_next:
+            faults.append(f"expect_next is {header.expect_next} there and {self._expect_next} here")
         if faults:
             more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
             raise InvalidArgumentError(

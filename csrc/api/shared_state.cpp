@@ -109,15 +109,16 @@ uint64_t pyccl_shared_state_revision(const pyccl_shared_state* state) {
 
 pyccl_code pyccl_shared_state_set_revision(pyccl_shared_state* state, uint64_t revision) {
   if (state == nullptr) return refuse("pyccl_shared_state_set_revision: state is NULL");
-  state->state.set_revision(revision);
-  return PYCCL_OK;
+  return guarded([&] { return report(state->state.set_revision(revision)); });
 }
 
 pyccl_code pyccl_shared_state_digest(pyccl_shared_state* state, char digest[33]) {
   return guarded([&]() -> pyccl_code {
     if (state == nullptr) return refuse("pyccl_shared_state_digest: state is NULL");
     if (digest == nullptr) return refuse("pyccl_shared_state_digest: digest is NULL");
-    const std::string text = to_string(state->state.digest());
+    const auto read = state->state.digest();
+    if (!read.ok()) return report(read.status());
+    const std::string text = to_string(read.value());
     digest[text.copy(digest, 32)] = '\0';
     return PYCCL_OK;
   });

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,25 @@ class Unlocked {
  private:
   PyThreadState* state_;
 };
+
+// A sync that runs holds the state's lock and asks for Python's: who wants the former must not wait
+// for it with the latter in hand.
+template <class Body>
+auto without_lock(Body body) {
+  Unlocked unlocked;
+  try {
+    auto result = body();
+    unlocked.lock();
+    return result;
+  } catch (...) {
+    unlocked.lock();
+    throw;
+  }
+}
+
+void check(const Status& status) {
+  if (!status.ok()) throw_status(status);
+}
 
 // A peer's rank at the end of a sync; None if it is lost.
 py::object rank_in(const std::vector<PeerId>& peers, PeerId peer) {
@@ -79,18 +99,33 @@ StateFace::StateFace(const py::list& tensors, std::uint64_t revision, bool stric
   auto made = engine::SharedState::make(std::move(described), strict);
   if (!made.ok()) throw_status(made.status());
   state_ = std::make_unique<runtime::SharedState>(made.take());
-  state_->set_revision(revision);
+  check(state_->set_revision(revision));
+}
+
+std::uint64_t StateFace::revision() const {
+  return without_lock([this] { return state_->revision(); });
+}
+
+void StateFace::set_revision(std::uint64_t revision) {
+  check(without_lock([&] { return state_->set_revision(revision); }));
+}
+
+void StateFace::restored(std::uint64_t revision) {
+  check(without_lock([&] { return state_->restored(revision); }));
+}
+
+void StateFace::spoil() {
+  check(without_lock([this] { return state_->spoil(); }));
 }
 
 std::string StateFace::digest() {
-  Unlocked unlocked;
-  const Digest digest = state_->digest();
-  unlocked.lock();
-  return to_string(digest);
+  const auto digest = without_lock([this] { return state_->digest(); });
+  check(digest.status());
+  return to_string(digest.value());
 }
 
 py::tuple StateFace::void_tensors() const {
-  const std::vector<std::string> names = state_->void_tensors();
+  const auto names = without_lock([this] { return state_->void_tensors(); });
   py::tuple texts(names.size());
   for (std::size_t i = 0; i < names.size(); ++i) texts[i] = to_str(names[i]);
   return texts;
@@ -104,9 +139,9 @@ py::tuple StateFace::sync(runtime::Communicator& communicator, int strategy, boo
   engine::SyncInfo info;
   std::exception_ptr raised;
   std::uint64_t told = 0;
-  Unlocked unlocked;
+  std::optional<Unlocked> unlocked;
   const auto watch = [&](std::uint64_t moved, std::uint64_t to_move) {
-    unlocked.lock();
+    unlocked->lock();
     bool goes_on = true;
     try {
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -118,11 +153,17 @@ py::tuple StateFace::sync(runtime::Communicator& communicator, int strategy, boo
       raised = std::current_exception();
       goes_on = false;
     }
-    unlocked.unlock();
+    unlocked->unlock();
     return goes_on;
   };
-  const Status status = state_->sync(communicator, options, to_duration(timeout), watch, info);
-  unlocked.lock();
+  Status status;
+  unlocked.emplace();
+  try {
+    status = state_->sync(communicator, options, to_duration(timeout), watch, info);
+  } catch (...) {
+    raised = std::current_exception();
+  }
+  unlocked->lock();
   if (raised) std::rethrow_exception(raised);
   py::object failure = py::none();
   if (!status.ok()) failure = bindings::to_tuple(status);
@@ -136,6 +177,7 @@ void register_shared_state(py::module_& module) {
       .def_property("revision", &StateFace::revision, &StateFace::set_revision)
       .def_property_readonly("bytes", &StateFace::bytes)
       .def("digest", &StateFace::digest)
+      .def("restored", &StateFace::restored, py::arg("revision"))
       .def("spoil", &StateFace::spoil)
       .def("void_tensors", &StateFace::void_tensors);
 }

@@ -17,11 +17,12 @@ class StateFace {
   // Of (name, dtype, shape, object with a writable, contiguous buffer); checked in Python.
   StateFace(const pybind11::list& tensors, std::uint64_t revision, bool strict);
 
-  std::uint64_t revision() const { return state_->revision(); }
-  void set_revision(std::uint64_t revision) { state_->set_revision(revision); }
+  std::uint64_t revision() const;
+  void set_revision(std::uint64_t revision);
+  void restored(std::uint64_t revision);
   std::uint64_t bytes() const { return state_->bytes(); }
   std::string digest();
-  void spoil() { state_->spoil(); }
+  void spoil();
   pybind11::tuple void_tensors() const;
 
   // (why it failed or None, the fields of pyccl.SyncInfo in their order). What a signal handler or

@@ -48,6 +48,11 @@ void BlockIntake::reserve() {
     if (windows_.size() == 0) windows_ = LargeBuffer(window * limits_.windows);
     return;
   }
+  // What has come to nothing in an attempt before is free again.
+  if (std::ranges::all_of(staged_, [](const std::byte* each) { return each == nullptr; })) {
+    staging_.clear();
+    staging_used_ = 0;
+  }
   const bool suffices =
       !staging_.empty() && staging_.back().size() - staging_used_ >= lacking_bytes_;
   if (suffices) return;

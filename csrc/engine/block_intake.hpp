@@ -33,7 +33,6 @@ class BlockIntake {
   void reserve();
 
   const std::vector<bool>& lacks() const { return lacks_; }
-  std::uint64_t lacking_bytes() const { return lacking_bytes_; }
   // Bits that this member has, wherever they lie at present.
   ByteView block(std::size_t index) const;
 

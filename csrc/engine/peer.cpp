@@ -339,6 +339,7 @@ class PeerImplementation final : public Peer,
   void carry_out(const protocol::OperationWithdrawn& effect) {
     finish(effect.op, cancelled(), false);
     executor_.withdraw(effect.op);
+    events.push_back(Withdrawn{effect.op});
   }
 
   void carry_out(const protocol::UpdateFinished& effect) {

@@ -55,6 +55,9 @@ struct Finished {
   OperationInfo info;
   std::optional<OpKey> op;  // none: no operation, or one that was refused before it had a number
 };
+struct Withdrawn {
+  OpKey op;
+};  // cancelled, and nobody else had called it: its number is free again
 struct Ended {
   Status status;
 };  // nothing follows; open tickets have been finished before
@@ -65,7 +68,7 @@ struct Log {
   LogLevel level = LogLevel::info;
   std::string text;
 };
-using PeerEvent = std::variant<ViewChanged, Finished, Ended, LinksMeasured, Log>;
+using PeerEvent = std::variant<ViewChanged, Finished, Withdrawn, Ended, LinksMeasured, Log>;
 
 // What a peer holds at present.
 struct PeerLoad {

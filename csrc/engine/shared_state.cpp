@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t tensors_max = 1 << 20;
 constexpr std::uint64_t blocks_max = 1 << 28;
 constexpr std::size_t name_bytes_max = 4096;
+constexpr std::size_t schema_bytes_max = 256 << 20;
 constexpr std::size_t dimensions_max = 64;
 
 Status refuse(std::string why) { return {Code::invalid_argument, std::move(why)}; }
@@ -81,6 +82,10 @@ Result<SharedState> SharedState::make(std::vector<Tensor> tensors, bool strict,
   state.strict_ = strict;
   state.block_bytes_max_ = block_bytes_max;
   state.schema_ = encode_schema(state.tensors_, strict);
+  if (state.schema_.size() > schema_bytes_max) {
+    return refuse("the names and shapes of a state have more than " +
+                  std::to_string(schema_bytes_max) + " bytes");
+  }
   state.schema_digest_ = kernels::digest_of(state.schema_);
   state.divide();
   return state;

@@ -64,6 +64,8 @@ class SharedState {
   std::uint64_t revision() const { return revision_; }
   // The caller's word that the tensors are what they should be, now of that revision.
   void set_revision(std::uint64_t revision);
+  // There is no next revision any more.
+  void forget_sync() { last_synced_.reset(); }
   // The caller has begun to write other bits than those of its revision, and has not ended.
   void spoil();
   // False: a sync has overwritten some tensors and failed before it had all of them.

@@ -136,9 +136,12 @@ void StateSync::take_reports(const Bytes& gathered) {
     reports_.push_back(report.value());
   }
   const auto differs = [this](const auto& each) { return each.schema != reports_.front().schema; };
-  if (std::ranges::any_of(reports_, differs)) return go_to(Phase::schema);
+  if (std::ranges::any_of(reports_, differs)) return compare_schemas();
   const auto elected = protocol::elect(reports_);
   if (!elected.ok()) return finish(elected.status());
+  const bool another = elected.value().content != election_.content ||
+                       elected.value().revision != election_.revision;
+  if (another) behind_.clear();  // who was behind one that is not elected any more
   election_ = elected.value();
   const protocol::StateReport& own = reports_[static_cast<std::size_t>(rank_)];
   if (PYCCL_MUTANT("own-state-wins") && own.whole && own.revision == election_.revision) {
@@ -165,6 +168,16 @@ void StateSync::note_behind() {
     if (same_bits && same_revision) continue;
     behind_.try_emplace(report.peer, SyncInfo::Behind{report.peer, report.revision, same_revision});
   }
+}
+
+// Nobody is made to allocate more than that by what others report.
+void StateSync::compare_schemas() {
+  constexpr std::uint64_t compared_bytes_max = 64 << 20;
+  std::uint64_t bytes = 0;
+  for (const protocol::StateReport& report : reports_) bytes += report.schema_bytes;
+  if (bytes <= compared_bytes_max) return go_to(Phase::schema);
+  finish(Status(Code::state_sync,
+                "the members' states have different schemas, too large to tell how they differ"));
 }
 
 void StateSync::take_schemas(const Bytes& gathered) {

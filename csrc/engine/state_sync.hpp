@@ -97,10 +97,18 @@ class StateSync {
     std::vector<PeerId> peers;
     std::vector<std::uint32_t> mb_per_s;
   };
-  // Some blocks that this member sends in the pass that begins with the next request; none: no pass
-  // begins, or it sends nothing. By them the host may find out whether compression pays on its
-  // links; it does not unless told so.
-  std::vector<std::size_t> samples() const;
+  // Some blocks that this member sends in the pass that begins with the next request, and all to
+  // whom it sends; none: no pass begins, or it sends nothing. By them the host may find out whether
+  // compression pays; nothing is compressed unless it says so.
+  struct Samples {
+    struct Block {
+      ByteView bytes;
+      std::uint8_t width = 1;  // of its numbers
+    };
+    std::vector<Block> blocks;
+    std::set<Rank> receivers;
+  };
+  Samples samples() const;
   void compress(bool pays) { compresses_ = pays; }
   // To be posted in this order, on sync_tag. Its memory is kept until ended(). Throws
   // std::bad_alloc.
@@ -145,6 +153,7 @@ class StateSync {
   Request post_window();
 
   void take_reports(const Bytes& gathered);
+  void compare_schemas();
   void take_schemas(const Bytes& gathered);
   void take_table(const Bytes& table);
   Status take_standings(const Bytes& gathered);

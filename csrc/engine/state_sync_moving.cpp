@@ -102,18 +102,18 @@ bool StateSync::may_post_move() const {
   return !queue_.empty() && posts_ < arrived_ + options_.windows_ahead;
 }
 
-std::vector<std::size_t> StateSync::samples() const {
+StateSync::Samples StateSync::samples() const {
   constexpr std::size_t samples_max = 3;
-  std::vector<std::size_t> blocks;
-  if (phase_ != Phase::moving || !pass_begins_) return blocks;
-  for (const Move& move : moves_) {
-    if (move.from == rank_) blocks.push_back(move.block);
-  }
+  Samples samples;
+  if (phase_ != Phase::moving || !pass_begins_) return samples;
+  const std::vector<Move> sent = sent_by(moves_, rank_);
   // From all over the pass: tensors differ.
-  const std::size_t step = blocks.size() / samples_max + 1;
-  std::vector<std::size_t> some;
-  for (std::size_t i = step / 2; i < blocks.size(); i += step) some.push_back(blocks[i]);
-  return some;
+  const std::size_t step = sent.size() / samples_max + 1;
+  for (std::size_t i = step / 2; i < sent.size(); i += step) {
+    samples.blocks.push_back({intake_.block(sent[i].block), state_.width(sent[i].block)});
+  }
+  for (const Move& move : sent) samples.receivers.insert(move.to);
+  return samples;
 }
 
 Request StateSync::post_move(const Place& place) {

@@ -35,7 +35,8 @@ PYCCL_API pyccl_code pyccl_shared_state_create(const pyccl_tensor* tensors, size
 /* Frees the handle, not the tensors. Not while a sync of it runs. NULL is ignored. */
 PYCCL_API void pyccl_shared_state_free(pyccl_shared_state* state);
 
-/* 0 for NULL. Waits for a sync of it that runs, as all of these do. */
+/* 0 for NULL. Waits for a sync of it that runs on another thread, as those below do; what is called
+ * from inside the sync's own progress function may look only: set_revision and digest refuse. */
 PYCCL_API uint64_t pyccl_shared_state_revision(const pyccl_shared_state* state);
 
 /* The caller's word that the tensors are those of that revision. */
@@ -55,8 +56,9 @@ typedef int (*pyccl_sync_function)(void* context, uint64_t moved, uint64_t to_mo
 
 typedef struct pyccl_sync_options {
   pyccl_strategy strategy;      /* default PYCCL_POPULAR; members may differ */
-  double timeout;               /* of each operation of the sync, none of which moves more than
-                                   8 MiB to a member; default -1: PYCCL_OPERATION_TIMEOUT */
+  double timeout;               /* of each operation of the sync; those that are under way at once
+                                   move no more than 32 MiB of tensors to a member; default -1:
+                                   PYCCL_OPERATION_TIMEOUT */
   pyccl_sync_function progress; /* default NULL */
   void* progress_context;
 } pyccl_sync_options;
@@ -104,8 +106,8 @@ typedef struct pyccl_behind {
   uint64_t revision;
 } pyccl_behind;
 
-/* Of the last sync of this state that succeeded, in the order of their ranks. Errors:
- * PYCCL_INVALID_ARGUMENT, also where `index` is not below pyccl_sync_info.behind. */
+/* Of the last sync of this state that succeeded, in the order of their ranks, lost ones first.
+ * Errors: PYCCL_INVALID_ARGUMENT, also where `index` is not below pyccl_sync_info.behind. */
 PYCCL_API pyccl_code pyccl_sync_behind(const pyccl_shared_state* state, uint32_t index,
                                        pyccl_behind* behind);
 

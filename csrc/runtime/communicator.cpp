@@ -38,7 +38,9 @@ constexpr Duration driven_spin = 100us;
 // Beyond this a timeout counts as none; it keeps "now + timeout" from overflowing.
 constexpr Duration timeout_max = 24h * 365 * 100;
 
-struct Update {};
+struct Update {
+  bool if_due = false;
+};
 struct Leave {};
 struct Cancel {};
 using Call = std::variant<engine::Request, Update, Leave, Cancel>;
@@ -68,7 +70,6 @@ class Loop final : public WorkDriver {
 
   void submit(Command command, Then then);
   void request_close() { shared_.stop(); }
-  std::atomic<bool>& at_boundary() { return at_boundary_; }
   ViewSnapshot snapshot() const;
   const WorkPtr& admission() const { return admission_; }
   const std::string& address() const { return address_; }
@@ -81,6 +82,7 @@ class Loop final : public WorkDriver {
   void dispatch();
   void on(engine::ViewChanged& event);
   void on(engine::Finished& event);
+  void on(engine::Withdrawn& event);
   void on(engine::Ended& event);
   void on(engine::LinksMeasured& event);
   void on(engine::Log& event);
@@ -104,7 +106,7 @@ class Loop final : public WorkDriver {
   // Of whoever is in the loop.
   struct Open {
     WorkPtr work;
-    bool updates = false;
+    bool of_all = false;  // an operation of the whole group, which has its number
   };
   engine::Ticket last_ticket_ = 0;
   std::unordered_map<engine::Ticket, Open> open_;
@@ -113,7 +115,7 @@ class Loop final : public WorkDriver {
   std::optional<Status> ended_;  // never ok
   bool out_of_memory_ = false;
 
-  std::atomic<bool> at_boundary_ = true;
+  int calls_since_boundary_ = 0;  // of the whole group
   std::vector<protocol::MeasuredLink> links_;
   mutable std::mutex snapshot_mutex_;
   ViewSnapshot snapshot_;
@@ -196,14 +198,24 @@ void Loop::execute(Command& command) {
   }
   const engine::Ticket ticket = ++last_ticket_;
   const Time deadline = reactor_.now() + std::clamp(command.timeout, Duration::zero(), timeout_max);
-  const bool updates = std::holds_alternative<Update>(command.call);
-  open_.emplace(ticket, Open{std::move(command.work), updates});
+  const auto* update = std::get_if<Update>(&command.call);
+  if (update != nullptr && update->if_due && calls_since_boundary_ == 0) {
+    command.work->finish({}, {});
+    return;
+  }
+  open_.emplace(ticket, Open{std::move(command.work)});
   std::visit(
       [&](auto& call) {
         using Kind = std::decay_t<decltype(call)>;
         if constexpr (std::is_same_v<Kind, engine::Request>) {
           call.deadline = deadline;
+          // Those of some members are no business of the others, who would not know of them.
+          const bool of_all = call.members.empty();
           peer_->call(ticket, std::move(call));
+          if (of_all && peer_->key_of(ticket)) {
+            open_.at(ticket).of_all = true;
+            ++calls_since_boundary_;
+          }
         } else if constexpr (std::is_same_v<Kind, Update>) {
           peer_->update(ticket, deadline);
         } else if constexpr (std::is_same_v<Kind, Leave>) {
@@ -226,6 +238,11 @@ void Loop::dispatch() {
 }
 
 void Loop::on(engine::ViewChanged& event) {
+  if (event.view.kind == protocol::ViewKind::boundary) {
+    // What is open then was called while the view was made, and begins behind the boundary.
+    const auto of_all = [](const auto& each) { return each.second.of_all; };
+    calls_since_boundary_ = static_cast<int>(std::ranges::count_if(open_, of_all));
+  }
   std::vector<PeerId> peers;
   if (const auto* own = event.view.find(self_)) {
     peers = event.view.group_members(group_id(own->group));
@@ -248,9 +265,11 @@ void Loop::on(engine::Finished& event) {
     return;
   }
   if (out_of_memory_ && !event.status.ok()) event.status = *ended_;
-  // Before the caller can look.
-  if (node.mapped().updates && event.status.ok()) at_boundary_ = true;
   node.mapped().work->finish(std::move(event.status), std::move(event.info));
+}
+
+void Loop::on(engine::Withdrawn& event) {
+  if (!is_subgroup(event.op.group) && calls_since_boundary_ > 0) --calls_since_boundary_;
 }
 
 void Loop::on(engine::LinksMeasured& event) {
@@ -322,11 +341,12 @@ class ThreadedCommunicator final : public Communicator {
 
   WorkPtr admission() override { return loop_->admission(); }
   WorkPtr call(engine::Request request, Duration timeout, Then then) override {
-    // Those of some members are no business of the others, who would not know of them.
-    if (request.members.empty()) loop_->at_boundary() = false;
     return submit(std::move(request), timeout, then);
   }
   WorkPtr update(Duration timeout) override { return submit(Update{}, timeout); }
+  WorkPtr boundary(Duration timeout) override {
+    return submit(Update{.if_due = true}, timeout, Then::waits);
+  }
   WorkPtr leave(Duration timeout) override { return submit(Leave{}, timeout); }
 
   void cancel(const WorkPtr& work) override {
@@ -344,7 +364,6 @@ class ThreadedCommunicator final : public Communicator {
   }
 
   ViewSnapshot view() const override { return loop_->snapshot(); }
-  bool at_boundary() const override { return loop_->at_boundary(); }
   bool enter_sync() override { return !syncing_.exchange(true); }
   void leave_sync() override { syncing_ = false; }
   PeerId peer() const override { return self_; }

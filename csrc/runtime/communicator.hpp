@@ -71,9 +71,9 @@ class Communicator {
   virtual void close() = 0;  // joins the thread; open works end with Code::closed
 
   virtual ViewSnapshot view() const = 0;
-  // No operation of the whole group has been called since the last boundary: the admission, or an
-  // update() that went well. The same on all members that call the same.
-  virtual bool at_boundary() const = 0;
+  // update(), unless no operation of the whole group has been called since the last boundary, which
+  // may have been the admission. The same on all members that call the same.
+  virtual WorkPtr boundary(Duration timeout) = 0;
   // Only one thread at a time may be in a sync; false: another one is.
   virtual bool enter_sync() = 0;
   virtual void leave_sync() = 0;

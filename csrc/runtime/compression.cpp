@@ -3,10 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 
 #include "base/bytes.hpp"
-#include "engine/state_sync.hpp"
 #include "kernels/shuffle.hpp"
 #include "kernels/zstd.hpp"
 
@@ -20,10 +18,14 @@ constexpr double gain_min = 1.05;
 
 }  // namespace
 
-bool compression_pays(const engine::SharedState& state, const std::vector<std::size_t>& blocks,
+bool compression_pays(const engine::StateSync::Samples& samples,
                       const std::vector<std::uint32_t>& mb_per_s) {
   using Clock = std::chrono::steady_clock;
-  const std::uint32_t carried = mb_per_s.empty() ? 0 : *std::ranges::max_element(mb_per_s);
+  std::uint32_t carried = 0;
+  for (const Rank to : samples.receivers) {
+    const auto rank = static_cast<std::size_t>(to);
+    if (rank < mb_per_s.size()) carried = std::max(carried, mb_per_s[rank]);
+  }
   if (carried >= engine::near_mb_per_s) return false;
   kernels::Zstd zstd;
   zstd.prepare();
@@ -32,11 +34,10 @@ bool compression_pays(const engine::SharedState& state, const std::vector<std::s
   double before = 0.0;
   double after = 0.0;
   const auto began = Clock::now();
-  for (const std::size_t index : blocks) {
-    const ByteView block = state.block(index);
+  for (const auto& [block, width] : samples.blocks) {
     const ByteView sample = block.first(std::min(block.size(), sample_bytes_max));
     const MutableByteView to(shuffled.data(), sample.size());
-    kernels::shuffle(sample, state.width(index), to);
+    kernels::shuffle(sample, width, to);
     const std::size_t made = zstd.compress(to, {packed.data(), sample.size() - 1});
     before += static_cast<double>(sample.size());
     after += static_cast<double>(made == 0 ? sample.size() : made);

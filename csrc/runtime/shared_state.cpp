@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -30,15 +28,17 @@ class Reading {
   explicit Reading(engine::SharedState& state) : state_(state) {}
 
   void run() {
+    // Room first: with a thread under way nothing may fail.
+    std::vector<std::thread> helpers;
+    helpers.reserve(threads_max);
     const unsigned processors = std::max(std::thread::hardware_concurrency(), 1u);
     const auto useful = static_cast<unsigned>(
         std::min<std::uint64_t>(state_.bytes() / bytes_per_thread + 1, threads_max));
-    std::vector<std::thread> helpers;
     try {
       for (unsigned i = 1; i < std::min(processors, useful); ++i) {
         helpers.emplace_back([this] { work(); });
       }
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       // Fewer threads do as well.
     }
     work();
@@ -69,24 +69,25 @@ class SyncRun {
         state_(state),
         timeout_(timeout),
         watch_(watch),
-        machine_(state, options, communicator.peer()) {}
+        machine_(state, options, communicator.peer()) {
+    works_.reserve(options.windows_ahead + 1);
+  }
 
   Status boundary() {
-    if (communicator_.at_boundary()) return {};
-    const WorkPtr work = communicator_.update(timeout_);
+    const WorkPtr work = communicator_.boundary(timeout_);
     wait(work);
     return work->status();
   }
 
-  // Even where memory is short nothing is left behind that is still under way.
+  // Where memory is short the others must not wait for operations that this member could not call.
   Status run() {
     try {
       while (step()) {
       }
     } catch (const std::bad_alloc&) {
-      give_up();
-      for (const WorkPtr& work : works_) wait(work);
-      return {Code::limit_exceeded, "too little memory for a sync"};
+      communicator_.close();
+      return {Code::limit_exceeded,
+              "too little memory for a sync, so this communicator has been closed"};
     }
     if (machine_.status().ok() || !gave_up_) return machine_.status();
     return {Code::cancelled, machine_.status().reason(), communicator_.peer()};
@@ -104,9 +105,9 @@ class SyncRun {
         break;
       case StateSync::Need::post: post(); break;
       case StateSync::Need::wait: {
-        const WorkPtr work = std::move(works_.front());
-        works_.pop_front();
+        const WorkPtr work = works_.front();
         wait(work);
+        works_.erase(works_.begin());
         machine_.ended(work->status(), work->info());
         look();
         break;
@@ -117,8 +118,8 @@ class SyncRun {
 
   void post() {
     const ViewSnapshot view = communicator_.view();
-    if (const auto samples = machine_.samples(); !samples.empty()) {
-      machine_.compress(compression_pays(state_, samples, view.mb_per_s));
+    if (const auto samples = machine_.samples(); !samples.blocks.empty()) {
+      machine_.compress(compression_pays(samples, view.mb_per_s));
     }
     engine::Request request = machine_.next_request({view.peers, view.mb_per_s});
     const bool waits = machine_.need() == StateSync::Need::wait;
@@ -150,8 +151,19 @@ class SyncRun {
   const Duration timeout_;
   const SharedState::Watch& watch_;
   StateSync machine_;
-  std::deque<WorkPtr> works_;
+  std::vector<WorkPtr> works_;  // in the order of the calls
   bool gave_up_ = false;
+};
+
+class Syncing {
+ public:
+  explicit Syncing(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Syncing() { flag_ = false; }
+  Syncing(const Syncing&) = delete;
+  Syncing& operator=(const Syncing&) = delete;
+
+ private:
+  bool& flag_;
 };
 
 // One sync at a time.
@@ -178,14 +190,31 @@ std::uint64_t SharedState::revision() const {
   return state_.revision();
 }
 
-void SharedState::set_revision(std::uint64_t revision) {
-  const std::lock_guard lock(mutex_);
-  state_.set_revision(revision);
+Status SharedState::idle() const {
+  if (!syncing_) return {};
+  return {Code::invalid_argument, "a sync of this state is running"};
 }
 
-void SharedState::spoil() {
+Status SharedState::set_revision(std::uint64_t revision) {
   const std::lock_guard lock(mutex_);
+  if (Status status = idle(); !status.ok()) return status;
+  state_.set_revision(revision);
+  return {};
+}
+
+Status SharedState::restored(std::uint64_t revision) {
+  const std::lock_guard lock(mutex_);
+  if (Status status = idle(); !status.ok()) return status;
+  state_.set_revision(revision);
+  state_.forget_sync();
+  return {};
+}
+
+Status SharedState::spoil() {
+  const std::lock_guard lock(mutex_);
+  if (Status status = idle(); !status.ok()) return status;
   state_.spoil();
+  return {};
 }
 
 bool SharedState::whole() const {
@@ -198,8 +227,9 @@ std::vector<std::string> SharedState::void_tensors() const {
   return state_.void_tensors();
 }
 
-Digest SharedState::digest() {
+Result<Digest> SharedState::digest() {
   const std::lock_guard lock(mutex_);
+  if (Status status = idle(); !status.ok()) return status;
   Reading(state_).run();
   return state_.digest();
 }
@@ -212,6 +242,8 @@ Status SharedState::sync(Communicator& communicator, const engine::SyncOptions& 
     return {Code::invalid_argument, "sync() is already running on this communicator"};
   }
   const std::lock_guard lock(mutex_);
+  if (Status status = idle(); !status.ok()) return status;
+  const Syncing syncing(syncing_);
   engine::SyncOptions meant = options;
   meant.expect_next = options.expect_next || state_.strict();
   SyncRun run(communicator, state_, meant, timeout, watch);

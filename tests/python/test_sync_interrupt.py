@@ -34,6 +34,7 @@ PRELUDE = """
     def interrupt_once_it_waits():
         while sys._current_frames()[main].f_code is not pyccl.Communicator.sync.__code__:
             pass
+        time.sleep(0.3)  # into the core
         interrupt()
 
     def interrupted():

@@ -197,8 +197,6 @@ void BytePeer::on(const engine::Ended& event) {
   });
 }
 
-void BytePeer::on(const engine::LinksMeasured&) {}
-
 void BytePeer::on(const engine::Log& event) { world_.say(name_ + ": " + event.text); }
 
 // ---- calls
