@@ -99,7 +99,7 @@ void StateMember::post() {
     place.mb_per_s.push_back(world_.pace.chance(1, 4) ? 0 : rate);
   }
   // Its own affair, and no other member's.
-  if (!sync_->samples().empty()) sync_->compress(world_.pace.chance(1, 2));
+  if (!sync_->samples().blocks.empty()) sync_->compress(world_.pace.chance(1, 2));
   const engine::Request request = sync_->next_request(place);
   world_.checks.posts(*this, request);
   world_.operations.post(*this, request);
