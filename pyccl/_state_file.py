@@ -400,7 +400,7 @@ def _decode(text: bytes) -> tuple[Header, int]:
             for one in fields["tensors"]
         )
         header = Header(
-            fields["revision"], fields["digest"], tensors, fields["expect_next"] is True
+            fields["revision"], fields["digest"], tensors, fields.get("expect_next") is True
         )
         _check(header)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

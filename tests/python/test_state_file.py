@@ -117,7 +117,7 @@ def test_memory_that_does_not_fit(path: Path) -> None:
 
 
 def test_a_header_that_is_too_long(path: Path) -> None:
-    state = {"x" * (16 << 20): b""}
+    state = {"x" * _state_file.HEADER_BYTES_MAX: b""}
     with pytest.raises(pyccl.InvalidArgumentError, match="the header takes"):
         save(path, state)
 
