@@ -172,6 +172,7 @@ class PeerImplementation final : public Peer,
     const auto found = keys_.find(ticket);
     return found == keys_.end() ? std::nullopt : std::optional(found->second);
   }
+  bool undecided() const override { return !released_.empty() || !give_back_.empty(); }
   PeerLoad load() const override { return executor_.load(); }
 
  private:

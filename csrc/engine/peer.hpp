@@ -103,6 +103,8 @@ class Peer {
   virtual std::string address() const = 0;  // of the listener
   // Which operation an open call has become.
   virtual std::optional<OpKey> key_of(Ticket) const = 0;
+  // Whether the fate of a cancelled operation is open: its number may become free again.
+  virtual bool undecided() const = 0;
   virtual PeerLoad load() const = 0;
 
   std::vector<PeerEvent> events;

@@ -116,6 +116,8 @@ class Loop final : public WorkDriver {
   bool out_of_memory_ = false;
 
   int calls_since_boundary_ = 0;  // of the whole group
+  // Whether these are due shows when it is known what became of what was cancelled.
+  std::vector<Command> waiting_boundaries_;
   std::vector<protocol::MeasuredLink> links_;
   mutable std::mutex snapshot_mutex_;
   ViewSnapshot snapshot_;
@@ -182,6 +184,10 @@ void Loop::finish_turn() {
   if (const auto due = peer_->next_deadline(); due && *due <= reactor_.now()) peer_->tick();
   peer_->end_turn();
   dispatch();
+  if (waiting_boundaries_.empty() || peer_->undecided()) return;
+  for (Command& command : std::exchange(waiting_boundaries_, {})) execute(command);
+  peer_->end_turn();
+  dispatch();
 }
 
 void Loop::execute(Command& command) {
@@ -190,6 +196,11 @@ void Loop::execute(Command& command) {
       return each.second.work == command.work;
     });
     if (at != open_.end()) peer_->cancel(at->first);
+    std::erase_if(waiting_boundaries_, [&](const Command& each) {
+      if (each.work != command.work) return false;
+      each.work->finish(Status(Code::cancelled, "cancelled by its caller", self_), {});
+      return true;
+    });
     return;
   }
   if (ended_) {
@@ -199,6 +210,10 @@ void Loop::execute(Command& command) {
   const engine::Ticket ticket = ++last_ticket_;
   const Time deadline = reactor_.now() + std::clamp(command.timeout, Duration::zero(), timeout_max);
   const auto* update = std::get_if<Update>(&command.call);
+  if (update != nullptr && update->if_due && peer_->undecided()) {
+    waiting_boundaries_.push_back(std::move(command));
+    return;
+  }
   if (update != nullptr && update->if_due && calls_since_boundary_ == 0) {
     command.work->finish({}, {});
     return;
@@ -307,6 +322,9 @@ void Loop::end_all(const Status& status) {
   note_end(status);
   if (!admission_->done()) admission_->finish(*ended_, {});
   for (auto& [ticket, open] : std::exchange(open_, {})) open.work->finish(*ended_, {});
+  for (const Command& each : std::exchange(waiting_boundaries_, {})) {
+    each.work->finish(*ended_, {});
+  }
 }
 
 void Loop::submit(Command command, Then then) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,6 @@ def test_a_call_that_was_never_one_moves_no_boundary(run_peers: Any) -> None:
             comm._core.cancel(work._core)  # as Ctrl-C in a blocking call does
             with pytest.raises(pyccl.CancelledError):
                 work.wait(30)
-            time.sleep(0.5)  # until it is withdrawn
         state = state_of(comm.rank, comm.rank, LARGE)
         return comm.sync(state, timeout=20).revision
 
