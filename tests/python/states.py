@@ -116,6 +116,8 @@ class Crew:
         self.count = count
         self._orders: list[queue.Queue[Any]] = [queue.Queue() for _ in range(count)]
         self._results: queue.Queue[tuple[int, Any, BaseException | None]] = queue.Queue()
+        # A first order may end a peer, after which others would read another rank as theirs.
+        self._ranked = threading.Barrier(count)
         self._threads = [
             threading.Thread(target=self._live, args=(address, connect), daemon=True)
             for _ in range(count)
@@ -153,6 +155,7 @@ class Crew:
             **connect,
         ) as comm:
             rank = comm.rank
+            self._ranked.wait(LIMIT_SECONDS)
             while (function := self._orders[rank].get()) is not None:
                 try:
                     self._results.put((rank, function(comm, rank), None))
