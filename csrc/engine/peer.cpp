@@ -173,6 +173,7 @@ class PeerImplementation final : public Peer,
     return found == keys_.end() ? std::nullopt : std::optional(found->second);
   }
   bool undecided() const override { return !released_.empty() || !give_back_.empty(); }
+  bool boundary_due() const override { return member_->boundary_due(); }
   PeerLoad load() const override { return executor_.load(); }
 
  private:
@@ -340,7 +341,6 @@ class PeerImplementation final : public Peer,
   void carry_out(const protocol::OperationWithdrawn& effect) {
     finish(effect.op, cancelled(), false);
     executor_.withdraw(effect.op);
-    events.push_back(Withdrawn{effect.op});
   }
 
   void carry_out(const protocol::UpdateFinished& effect) {

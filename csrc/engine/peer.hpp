@@ -55,9 +55,6 @@ struct Finished {
   OperationInfo info;
   std::optional<OpKey> op;  // none: no operation, or one that was refused before it had a number
 };
-struct Withdrawn {
-  OpKey op;
-};  // cancelled, and nobody else had called it: its number is free again
 struct Ended {
   Status status;
 };  // nothing follows; open tickets have been finished before
@@ -68,7 +65,7 @@ struct Log {
   LogLevel level = LogLevel::info;
   std::string text;
 };
-using PeerEvent = std::variant<ViewChanged, Finished, Withdrawn, Ended, LinksMeasured, Log>;
+using PeerEvent = std::variant<ViewChanged, Finished, Ended, LinksMeasured, Log>;
 
 // What a peer holds at present.
 struct PeerLoad {
@@ -105,6 +102,8 @@ class Peer {
   virtual std::optional<OpKey> key_of(Ticket) const = 0;
   // Whether the fate of a cancelled operation is open: its number may become free again.
   virtual bool undecided() const = 0;
+  // Whether operations of the whole group have got numbers since the last boundary.
+  virtual bool boundary_due() const = 0;
   virtual PeerLoad load() const = 0;
 
   std::vector<PeerEvent> events;

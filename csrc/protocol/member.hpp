@@ -169,6 +169,9 @@ class Member {
   // The caller gives update() up: true, and no UpdateFinished follows. A view that is made already
   // comes all the same. False: none waits, or its UpdateFinished stands in the outbox.
   bool withdraw_update();
+  // Whether operations of the whole group have got numbers since the last boundary. The same on all
+  // members that have called the same.
+  bool boundary_due() const { return calls_since_boundary_ > 0; }
   Status request_leave(Time now, Time deadline);
 
   void tick(Time now);
@@ -349,6 +352,7 @@ class Member {
   Subgroups subgroups_;  // with a number or a failure here; all members are in the present view
   std::uint64_t posts_ = 0;
   std::size_t open_count_ = 0;                    // posted by this member
+  std::size_t calls_since_boundary_ = 0;          // of the whole group
   std::map<PeerId, std::size_t> foreign_counts_;  // open as far as we know, by who posted them
   std::map<PeerId, OpKey> last_seen_;             // the last operation that a peer posted
   std::deque<CommittedOperation> committed_;      // in this view

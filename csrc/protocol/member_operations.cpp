@@ -67,6 +67,8 @@ Result<OpKey> Member::post(Time now, Call call) {
   if (!call.members.empty()) subgroups_.try_emplace(group, std::move(call.members));
   const Numbering numbers{group, call.tag};
   const OpKey key{group, call.tag, next_sequence(numbers)++};
+  // Those of some members are no business of the others, who would not know of them.
+  if (!is_subgroup(group)) ++calls_since_boundary_;
   if (auto failure = failures_.take(key)) {
     PYCCL_MARK("posted after the others had failed it");
     if (is_subgroup(group)) PYCCL_MARK("posted after the others of the subgroup had failed it");

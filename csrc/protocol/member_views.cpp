@@ -154,6 +154,8 @@ void Member::apply(const Decision& decision, const View& next) {
     PYCCL_MARK("withdrawn: its number is free again");
     PYCCL_ASSERT(next_sequence(numbering(key)) == key.seq + 1);
     next_sequence(numbering(key)) = key.seq;
+    const bool counted = !is_subgroup(key.group) && !PYCCL_MUTANT("withdrawn-call-makes-due");
+    if (counted) --calls_since_boundary_;
     outbox.push_back(OperationWithdrawn{key});
   }
   close(key);
@@ -165,7 +167,14 @@ void Member::adopt(const View& view) {
   frozen_ = false;
   report_ = {};
   committed_.clear();
-  if (view.kind == ViewKind::boundary) pending_ = 0;  // who still waits is said right behind it
+  if (view.kind == ViewKind::boundary) {
+    pending_ = 0;  // who still waits is said right behind it
+    // What is open was called while the view was made, and begins behind the boundary.
+    calls_since_boundary_ =
+        static_cast<std::size_t>(std::ranges::count_if(operations_, [](const auto& each) {
+          return each.second.posted && !is_subgroup(each.first.group);
+        }));
+  }
   for (const NextSequence& next : view.next_sequences) {
     const Numbering numbers{next.group, next.tag};
     if (next.group != group_ || !room_for(numbers)) continue;

@@ -82,7 +82,6 @@ class Loop final : public WorkDriver {
   void dispatch();
   void on(engine::ViewChanged& event);
   void on(engine::Finished& event);
-  void on(engine::Withdrawn& event);
   void on(engine::Ended& event);
   void on(engine::LinksMeasured& event);
   void on(engine::Log& event);
@@ -104,18 +103,13 @@ class Loop final : public WorkDriver {
   const std::uint32_t generation_ = fork_generation();
 
   // Of whoever is in the loop.
-  struct Open {
-    WorkPtr work;
-    bool of_all = false;  // an operation of the whole group, which has its number
-  };
   engine::Ticket last_ticket_ = 0;
-  std::unordered_map<engine::Ticket, Open> open_;
+  std::unordered_map<engine::Ticket, WorkPtr> open_;
   std::vector<Command> batch_;
   std::vector<engine::PeerEvent> events_;
   std::optional<Status> ended_;  // never ok
   bool out_of_memory_ = false;
 
-  int calls_since_boundary_ = 0;  // of the whole group
   // Whether these are due shows when it is known what became of what was cancelled.
   std::vector<Command> waiting_boundaries_;
   std::vector<protocol::MeasuredLink> links_;
@@ -192,9 +186,8 @@ void Loop::finish_turn() {
 
 void Loop::execute(Command& command) {
   if (std::holds_alternative<Cancel>(command.call)) {
-    const auto at = std::find_if(open_.begin(), open_.end(), [&](const auto& each) {
-      return each.second.work == command.work;
-    });
+    const auto at = std::find_if(open_.begin(), open_.end(),
+                                 [&](const auto& each) { return each.second == command.work; });
     if (at != open_.end()) peer_->cancel(at->first);
     std::erase_if(waiting_boundaries_, [&](const Command& each) {
       if (each.work != command.work) return false;
@@ -214,23 +207,17 @@ void Loop::execute(Command& command) {
     waiting_boundaries_.push_back(std::move(command));
     return;
   }
-  if (update != nullptr && update->if_due && calls_since_boundary_ == 0) {
+  if (update != nullptr && update->if_due && !peer_->boundary_due()) {
     command.work->finish({}, {});
     return;
   }
-  open_.emplace(ticket, Open{std::move(command.work)});
+  open_.emplace(ticket, std::move(command.work));
   std::visit(
       [&](auto& call) {
         using Kind = std::decay_t<decltype(call)>;
         if constexpr (std::is_same_v<Kind, engine::Request>) {
           call.deadline = deadline;
-          // Those of some members are no business of the others, who would not know of them.
-          const bool of_all = call.members.empty();
           peer_->call(ticket, std::move(call));
-          if (of_all && peer_->key_of(ticket)) {
-            open_.at(ticket).of_all = true;
-            ++calls_since_boundary_;
-          }
         } else if constexpr (std::is_same_v<Kind, Update>) {
           peer_->update(ticket, deadline);
         } else if constexpr (std::is_same_v<Kind, Leave>) {
@@ -253,11 +240,6 @@ void Loop::dispatch() {
 }
 
 void Loop::on(engine::ViewChanged& event) {
-  if (event.view.kind == protocol::ViewKind::boundary) {
-    // What is open then was called while the view was made, and begins behind the boundary.
-    const auto of_all = [](const auto& each) { return each.second.of_all; };
-    calls_since_boundary_ = static_cast<int>(std::ranges::count_if(open_, of_all));
-  }
   std::vector<PeerId> peers;
   if (const auto* own = event.view.find(self_)) {
     peers = event.view.group_members(group_id(own->group));
@@ -280,11 +262,7 @@ void Loop::on(engine::Finished& event) {
     return;
   }
   if (out_of_memory_ && !event.status.ok()) event.status = *ended_;
-  node.mapped().work->finish(std::move(event.status), std::move(event.info));
-}
-
-void Loop::on(engine::Withdrawn& event) {
-  if (!is_subgroup(event.op.group) && calls_since_boundary_ > 0) --calls_since_boundary_;
+  node.mapped()->finish(std::move(event.status), std::move(event.info));
 }
 
 void Loop::on(engine::LinksMeasured& event) {
@@ -321,7 +299,7 @@ void Loop::note_end(const Status& status) {
 void Loop::end_all(const Status& status) {
   note_end(status);
   if (!admission_->done()) admission_->finish(*ended_, {});
-  for (auto& [ticket, open] : std::exchange(open_, {})) open.work->finish(*ended_, {});
+  for (auto& [ticket, work] : std::exchange(open_, {})) work->finish(*ended_, {});
   for (const Command& each : std::exchange(waiting_boundaries_, {})) {
     each.work->finish(*ended_, {});
   }

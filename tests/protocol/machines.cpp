@@ -313,6 +313,37 @@ TEST_CASE("an update() that is given up is withdrawn, and no end of it follows")
   CHECK(member.request_update(now, never).ok());
 }
 
+TEST_CASE("a boundary is due when operations of the whole group have got numbers since the last") {
+  View view = view_of({me, other}, {1, 1});
+  Member member = member_in(view);
+  const auto next_view = [&](ViewKind kind, std::vector<Decision> decisions) {
+    view.kind = kind;
+    view.parent = view.epoch;
+    ++view.epoch.counter;
+    view.decisions = std::move(decisions);
+    member.receive(now, view);
+  };
+  CHECK(!member.boundary_due());
+  const OpKey cancelled = member.post(now, call(5, floats(8))).value();
+  CHECK(member.boundary_due());
+  member.refuse(now, cancelled, Status(Code::cancelled, "by its caller", me));
+  next_view(ViewKind::loss,
+            {{cancelled, Outcome::withdrawn, false, Status(Code::cancelled, "by its caller", me)}});
+  CHECK(!member.boundary_due());
+
+  const OpKey failed = member.post(now, call(5, floats(8))).value();
+  CHECK(failed == cancelled);
+  next_view(ViewKind::loss, {{failed, Outcome::failed, false, Status(Code::timeout, "late")}});
+  CHECK(member.boundary_due());
+  // Called while the view is made, it begins behind the boundary.
+  member.receive(now, Freeze{view.epoch});
+  REQUIRE(member.post(now, call(0, floats(8))).ok());
+  next_view(ViewKind::boundary, {});
+  CHECK(member.boundary_due());
+  next_view(ViewKind::boundary, {{{group, 0, 0}, Outcome::committed, false, {}}});
+  CHECK(!member.boundary_due());
+}
+
 // A coordinator with the members me and other.
 Coordinator coordinator_of_two() {
   Coordinator coordinator({{77}, {}}, std::nullopt, now);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,28 @@ def test_a_call_that_was_never_one_moves_no_boundary(run_peers: Any) -> None:
             comm._core.cancel(work._core)  # as Ctrl-C in a blocking call does
             with pytest.raises(pyccl.CancelledError):
                 work.wait(30)
+        state = state_of(comm.rank, comm.rank, LARGE)
+        return comm.sync(state, timeout=20).revision
+
+    assert run_peers(2, function) == [1, 1]
+
+
+def test_a_call_that_waited_for_a_number_counts(run_peers: Any) -> None:
+    """Who has given up a call of a tag has its next one held back until all know of the first."""
+    ready = threading.Barrier(2)
+
+    def function(comm: pyccl.Communicator) -> int:
+        comm.update()
+        epoch = comm.epoch
+        ready.wait(30)
+        if comm.rank == 0:
+            work = comm.all_reduce(np.zeros(3), async_op=True, tag=5)
+            comm._core.cancel(work._core)
+        else:  # not before the first one is no operation any more
+            limit = time.monotonic() + 30
+            while comm.epoch == epoch and time.monotonic() < limit:
+                time.sleep(0.001)
+        comm.all_reduce(np.zeros(3), tag=5)
         state = state_of(comm.rank, comm.rank, LARGE)
         return comm.sync(state, timeout=20).revision
 

@@ -35,6 +35,7 @@ MUTANTS = {
     "stale-decision-after-restart",
     "subgroup-outlives-its-member",
     "update-counts-across-views",
+    "withdrawn-call-makes-due",
     "wrong-contributor-count",
 }
 SCENARIOS = sorted((ROOT / "tests" / "scenarios").glob("*.txt"))

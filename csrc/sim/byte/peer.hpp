@@ -80,7 +80,6 @@ class BytePeer : public std::enable_shared_from_this<BytePeer> {
   void on(const engine::ViewChanged& event);
   void on(const engine::Finished& event);
   void on(const engine::Ended& event);
-  void on(const engine::Withdrawn&) {}
   void on(const engine::LinksMeasured&) {}
   void on(const engine::Log& event);
   void gone();

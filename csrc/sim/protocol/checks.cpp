@@ -10,6 +10,7 @@ Checks::Checks(World& world) : Check(world) {
   families_.push_back(check_eviction(world));
   families_.push_back(check_lines(world));
   families_.push_back(check_calls(world));
+  families_.push_back(check_boundaries(world));
   families_.push_back(check_bounds(world));
   families_.push_back(check_subgroups(world));
 }

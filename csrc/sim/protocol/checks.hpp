@@ -85,6 +85,7 @@ std::unique_ptr<Check> check_newcomers(World&);
 std::unique_ptr<Check> check_eviction(World&);
 std::unique_ptr<Check> check_lines(World&);
 std::unique_ptr<Check> check_calls(World&);
+std::unique_ptr<Check> check_boundaries(World&);
 std::unique_ptr<Check> check_bounds(World&);
 std::unique_ptr<Check> check_subgroups(World&);
 
