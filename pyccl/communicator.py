@@ -53,6 +53,7 @@ def connect(
     operation_timeout: float = 300.0,
     world_size_min: int = 1,
     heartbeat_limit: float | None = None,
+    coordinator_limit: float | None = None,
 ) -> Communicator:
     """Joins the run of the coordinator at `address` ("host:port") and blocks until admitted.
 
@@ -73,6 +74,8 @@ def connect(
         together; all of them must then ask for the same number.
     heartbeat_limit: seconds without a word after which the coordinator is dialled again, 4 by
         default; the coordinator's own limit counts if it is longer.
+    coordinator_limit: seconds for which the coordinator may be away, before the communicator ends
+        with CoordinatorUnavailableError; by default for ever, for it may be restarted.
 
     Raises CoordinatorUnavailableError, NotAdmittedError (also where members exist, but admit nobody
     in time), ProtocolError (another version of pyccl), OperationTimeout (`world_size_min` is not
@@ -83,8 +86,12 @@ def connect(
     operation_seconds = seconds(operation_timeout, "operation_timeout")
     least = integer(world_size_min, "world_size_min", 1, 1 << 20)
     core_log = _events.Log("communicator")
-    limits = {} if heartbeat_limit is None else {
-        "heartbeat_limit": seconds(heartbeat_limit, "heartbeat_limit")
+    limits = {
+        name: seconds(value, name)
+        for name, value in (
+            ("heartbeat_limit", heartbeat_limit), ("coordinator_limit", coordinator_limit)
+        )
+        if value is not None
     }  # fmt: skip
     core = _core.open(
         coordinator=text(address, "address"),

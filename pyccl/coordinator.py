@@ -59,6 +59,11 @@ class Coordinator:
         """Rises with each start on the same state file."""
         return self._core.incarnation()
 
+    @property
+    def members(self) -> int:
+        """How many peers are in the present view, of all groups together."""
+        return self._core.members()
+
     def stop(self) -> None:
         """Ends at once; the members go on without it. May be called twice."""
         self._core.stop()

@@ -32,10 +32,14 @@ Result<pyccl::runtime::ConnectOptions> options_from(const char* coordinator,
   const auto timeout = pyccl::api::timeout_of(given.timeout, PYCCL_CONNECT_TIMEOUT);
   if (!timeout.ok()) return timeout.status();
   options.timeout = timeout.value();
-  const double usual = std::chrono::duration<double>(options.timing.heartbeat_limit).count();
-  const auto heartbeat_limit = pyccl::api::timeout_of(given.heartbeat_limit, usual);
-  if (!heartbeat_limit.ok()) return heartbeat_limit.status();
-  options.timing.heartbeat_limit = heartbeat_limit.value();
+  for (const auto& [given_limit, limit] :
+       {std::pair{given.heartbeat_limit, &options.timing.heartbeat_limit},
+        std::pair{given.coordinator_limit, &options.timing.coordinator_limit}}) {
+    const double usual = std::chrono::duration<double>(*limit).count();
+    const auto meant = pyccl::api::timeout_of(given_limit, usual);
+    if (!meant.ok()) return meant.status();
+    *limit = meant.value();
+  }
   const int transport = pyccl::api::number_of(given.transport);
   if (transport < 0 || transport >= PYCCL_TRANSPORT_COUNT) return invalid("unknown transport");
   options.transport = static_cast<pyccl::transport::Choice>(transport);
@@ -75,7 +79,7 @@ Status standing(const pyccl_communicator& handle, const pyccl::runtime::ViewSnap
 extern "C" {
 
 pyccl_connect_options pyccl_connect_options_default(void) {
-  return {"default", PYCCL_WORKER,         4, nullptr, nullptr, -1.0,
+  return {"default", PYCCL_WORKER,         4, nullptr, nullptr, -1.0, -1.0,
           -1.0,      PYCCL_TRANSPORT_AUTO, 0, nullptr, nullptr};
 }
 

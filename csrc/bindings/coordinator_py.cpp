@@ -29,6 +29,7 @@ class CoordinatorFace {
 
   std::string address() const { return coordinator_->address(); }
   std::uint32_t incarnation() const { return coordinator_->incarnation(); }
+  std::size_t members() const { return coordinator_->members(); }
   void stop() {
     const py::gil_scoped_release unlocked;
     coordinator_->stop();
@@ -59,6 +60,7 @@ void register_coordinator(py::module_& module) {
   py::class_<CoordinatorFace>(module, "Coordinator")
       .def("address", &CoordinatorFace::address)
       .def("incarnation", &CoordinatorFace::incarnation)
+      .def("members", &CoordinatorFace::members)
       .def("stop", &CoordinatorFace::stop);
   module.def("start_coordinator", &start, py::kw_only(), py::arg("bind"), py::arg("state"),
              py::arg("limits"), py::arg("log"));

@@ -21,9 +21,13 @@ Duration to_duration(double seconds) {
 protocol::Timing to_timing(const py::dict& limits) {
   protocol::Timing timing;
   const std::pair<const char*, Duration*> fields[] = {
-      {"heartbeat_limit", &timing.heartbeat_limit}, {"reconnect_grace", &timing.reconnect_grace},
-      {"recovery_limit", &timing.recovery_limit},   {"prepare_limit", &timing.prepare_limit},
-      {"link_limit", &timing.link_limit},           {"decision_limit", &timing.decision_limit},
+      {"heartbeat_limit", &timing.heartbeat_limit},
+      {"reconnect_grace", &timing.reconnect_grace},
+      {"recovery_limit", &timing.recovery_limit},
+      {"prepare_limit", &timing.prepare_limit},
+      {"link_limit", &timing.link_limit},
+      {"decision_limit", &timing.decision_limit},
+      {"coordinator_limit", &timing.coordinator_limit},
   };
   for (const auto& [key, value] : limits) {
     const auto name = py::cast<std::string>(key);

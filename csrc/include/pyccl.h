@@ -117,6 +117,9 @@ typedef struct pyccl_connect_options {
   double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
   double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
                              default -1: 4. The coordinator's limit counts if it is longer */
+  double coordinator_limit; /* seconds for which the coordinator may be away, before the
+                               communicator ends with PYCCL_COORDINATOR_UNAVAILABLE; default -1:
+                               for ever, for it may be restarted */
   pyccl_transport transport; /* default PYCCL_TRANSPORT_AUTO */
   uint32_t spin_us; /* default 0, at most 1000000: so many microseconds a call that waits looks for
                        news without sleeping: less latency for a busy processor. For 100 it does

@@ -75,6 +75,8 @@ struct Timing {
   Duration recovery_limit =
       10s;  // a restarted coordinator waits so long for the members of its last view
   Duration prepare_limit = 5s;  // to reach the joiners of a view
+  // So long a member goes on without a coordinator; as good as for ever.
+  Duration coordinator_limit = 24h * 365 * 100;
   // Two living members without any connection; see also cut_off_limit().
   Duration link_limit = 10s;
   // After a deadline, for the coordinator's decision; then the outcome is unknown. No less than it

@@ -83,12 +83,13 @@ void Member::tell_measured() {
   send(Measured{measured_});
 }
 
-void Member::coordinator_disconnected(Time) {
-  if (!ended() && connected_) redial("the connection to the coordinator broke");
+void Member::coordinator_disconnected(Time now) {
+  if (!ended() && connected_) redial(now, "the connection to the coordinator broke");
 }
 
-void Member::redial(std::string reason) {
+void Member::redial(Time now, std::string reason) {
   connected_ = false;
+  if (!away_since_) away_since_ = now;
   if (state_ == State::leaving) return finish_leave();  // it goes all the same
   outbox.push_back(RedialCoordinator{std::move(reason)});
 }
@@ -96,6 +97,7 @@ void Member::redial(std::string reason) {
 void Member::receive(Time now, const Message& message) {
   if (ended() || !connected_) return;
   last_heard_ = now;
+  away_since_.reset();
   std::visit(
       [&](const auto& content) {
         if constexpr (requires { handle(now, content); }) handle(now, content);
@@ -196,20 +198,30 @@ void Member::tick(Time now) {
   if (now >= leave_deadline_) return finish_leave();
   if (connected_ && now >= last_heard_ + silence_limit_) {
     PYCCL_MARK("silent coordinator dialled again");
-    redial("the coordinator was silent");
+    redial(now, "the coordinator was silent");
     if (ended()) return;
   }
   if (connected_ && now >= heartbeat_due_) {
     send(Heartbeat{});
     heartbeat_due_ = now + heartbeat_interval_;
   }
+  if (now >= absence_borne()) {
+    PYCCL_MARK("the coordinator was away too long");
+    return end({Code::coordinator_unavailable, "the coordinator has been away too long"});
+  }
   if (update_ && now >= update_->deadline) expire_update();
   ring(now);
 }
 
+// A connection alone is no sign of life: the system accepts it for a process that hangs.
+Time Member::absence_borne() const {
+  if (!away_since_ || state_ != State::member) return never;
+  return *away_since_ + options_.timing.coordinator_limit;
+}
+
 std::optional<Time> Member::next_deadline() const {
   if (ended()) return std::nullopt;
-  Time next = leave_deadline_;
+  Time next = std::min(leave_deadline_, absence_borne());
   if (connected_) {
     next = std::min({next, heartbeat_due_, last_heard_ + silence_limit_});
   }

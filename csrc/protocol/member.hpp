@@ -256,7 +256,8 @@ class Member {
   // member.cpp: the connection to the coordinator, time, ending.
   void send(Message message);
   void note(std::string text);
-  void redial(std::string reason);
+  void redial(Time now, std::string reason);
+  Time absence_borne() const;
   void resend_requests();
   void tell_measured();
   void end(Status status);
@@ -330,6 +331,7 @@ class Member {
 
   bool connected_ = false;
   Time last_heard_;
+  std::optional<Time> away_since_;  // until it is heard again
   Time heartbeat_due_;
   Duration heartbeat_interval_;
   Duration silence_limit_;         // of the coordinator

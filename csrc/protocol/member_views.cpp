@@ -21,7 +21,7 @@ bool Member::same(Epoch left, Epoch right) const {
 void Member::handle(Time now, const Welcome& welcome) {
   if (welcome.incarnation < incarnation_) {
     PYCCL_MARK("older coordinator refused");
-    return redial("a coordinator older than the one that was known answered");
+    return redial(now, "a coordinator older than the one that was known answered");
   }
   incarnation_ = welcome.incarnation;
   if (PYCCL_MUTANT("own-heartbeat-limit")) return;

@@ -33,6 +33,7 @@ class Loop {
 
   const std::string& address() const { return address_; }
   std::uint32_t incarnation() const { return incarnation_.load(std::memory_order_relaxed); }
+  std::size_t members() const { return members_.load(std::memory_order_relaxed); }
 
  private:
   void tell();
@@ -45,6 +46,7 @@ class Loop {
   LogSink log_;
   std::string address_;
   std::atomic<std::uint32_t> incarnation_ = 0;
+  std::atomic<std::size_t> members_ = 0;
   std::atomic<bool> stopping_ = false;
 };
 
@@ -83,6 +85,9 @@ void Loop::run() {
     if (const auto due = host_->next_deadline(); due && *due <= reactor_.now()) host_->tick();
     host_->end_turn();
     incarnation_.store(host_->incarnation(), std::memory_order_relaxed);
+    if (const auto* machine = host_->machine()) {
+      members_.store(machine->view().members.size(), std::memory_order_relaxed);
+    }
   }
   tell();
   // Here and not with the handle, so that port and file are free when stop() has returned.
@@ -111,6 +116,7 @@ class ThreadedCoordinator final : public Coordinator {
 
   std::string address() const override { return loop_->address(); }
   std::uint32_t incarnation() const override { return loop_->incarnation(); }
+  std::size_t members() const override { return loop_->members(); }
 
   void stop() override {
     if (thread_.in_forked_child()) return;

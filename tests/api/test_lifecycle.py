@@ -289,6 +289,7 @@ def test_nonsense_in_operations_is_refused(
         {"timeout": float("nan")},
         {"timeout": 0.0},
         {"heartbeat_limit": 0.0},
+        {"coordinator_limit": 0.0},
     ],
     ids=str,
 )

@@ -313,6 +313,32 @@ TEST_CASE("an update() that is given up is withdrawn, and no end of it follows")
   CHECK(member.request_update(now, never).ok());
 }
 
+TEST_CASE("a member ends when the coordinator has been away too long, if it has a limit") {
+  Timing timing;
+  timing.coordinator_limit = 3s;
+  Member member({me, "default", Role::worker, {"127.0.0.1:1"}, timing}, now);
+  member.coordinator_connected(now);
+  member.receive(now, view_of({me}, {1, 1}));
+  const Time broke = now + 1s;
+  member.coordinator_disconnected(broke);
+  CHECK(member.next_deadline() == broke + 3s);
+  // That somebody accepts the connection says nothing yet.
+  member.coordinator_connected(broke + 1s);
+  member.tick(broke + 2s);
+  CHECK(!member.ended());
+  SUBCASE("it speaks again") {
+    member.receive(broke + 2s, Pending{0});
+    member.tick(broke + 4s);
+    CHECK(!member.ended());
+  }
+  SUBCASE("it stays silent") {
+    member.tick(broke + 3s);
+    const auto ended = take<Ended>(member);
+    REQUIRE(ended.size() == 1);
+    CHECK(ended[0].status.code() == Code::coordinator_unavailable);
+  }
+}
+
 TEST_CASE("a boundary is due when operations of the whole group have got numbers since the last") {
   View view = view_of({me, other}, {1, 1});
   Member member = member_in(view);
