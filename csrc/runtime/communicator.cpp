@@ -398,6 +398,9 @@ Status check(const ConnectOptions& options) {
   if (options.timing.heartbeat_limit <= Duration::zero()) {
     return refuse("the heartbeat limit must be above 0");
   }
+  if (options.timing.coordinator_limit <= Duration::zero()) {
+    return refuse("the coordinator limit must be above 0");
+  }
   if (options.spin < Duration::zero() || options.spin > spin_max) {
     return refuse("spin_us must be 0 to 1000000");
   }

@@ -1,0 +1,71 @@
+"""The errors of the package as torch.distributed knows errors.
+
+Each is a DistBackendError, which scripts for torch catch, and the error of the same name in
+pyccl.errors. The text names ranks of the process group.
+"""
+
+from __future__ import annotations
+
+from torch.distributed import DistBackendError
+
+from pyccl import errors
+
+
+class BackendError(DistBackendError, errors.PycclError):  # type: ignore[misc]
+    """The root of what operations of a process group raise.
+
+    ranks: those of the group that are lost, if any.
+    """
+
+    ranks: tuple[int, ...] = ()
+
+    def __init__(
+        self, reason: str = "", *, peer: str | None = None, ranks: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.peer = peer
+        self.ranks = ranks
+
+
+class PeerLostError(BackendError, errors.PeerLostError):
+    """Members of the group are lost, and with them the group: destroy it and make a new one."""
+
+
+class OperationTimeout(BackendError, errors.OperationTimeout):  # noqa: N818
+    """The group's timeout, or that of the operation, has passed."""
+
+
+class MismatchError(BackendError, errors.MismatchError):
+    """Ranks have called different operations, or the same with different sizes or types."""
+
+
+class ClosedError(BackendError, errors.ClosedError):
+    """The group was destroyed or aborted."""
+
+
+class InvalidArgumentError(BackendError, errors.InvalidArgumentError):
+    """Tensors or options that the operation can't take; nothing was sent."""
+
+
+_CLASSES: tuple[tuple[type[errors.PycclError], type[BackendError]], ...] = (
+    (errors.PeerLostError, PeerLostError),
+    (errors.OperationTimeout, OperationTimeout),
+    (errors.MismatchError, MismatchError),
+    (errors.ClosedError, ClosedError),
+    (errors.InvalidArgumentError, InvalidArgumentError),
+)
+
+
+def of_torch(error: errors.PycclError, where: str, ranks: tuple[int, ...] = ()) -> BackendError:
+    """The same error for torch; `where` names the operation, `ranks` those that are lost."""
+    if isinstance(error, BackendError):
+        return error
+    made = PeerLostError if ranks else BackendError
+    for ours, theirs in _CLASSES:
+        if isinstance(error, ours):
+            made = theirs
+            break
+    lost = ""
+    if ranks:
+        lost = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))} lost: "
+    return made(f"{where}: {lost}{error}", peer=error.peer, ranks=ranks)

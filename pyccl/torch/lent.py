@@ -1,0 +1,84 @@
+"""The memory of tensors for one operation: lent where it is fit, else that of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from pyccl.torch.tensors import as_bytes, behind_each_other, check_dense, plain, readable
+
+
+class Lent:
+    """Copies that have to be carried back when the operation has succeeded."""
+
+    def __init__(self) -> None:
+        self._back: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def read(self, tensor: torch.Tensor, what: str = "the tensor") -> torch.Tensor:
+        """Its numbers, in CPU memory without gaps."""
+        check_dense(tensor, what)
+        return readable(tensor).cpu()
+
+    def write(self, tensor: torch.Tensor, what: str = "the tensor") -> torch.Tensor:
+        """Memory for its numbers; what it holds does not matter."""
+        check_dense(tensor, what)
+        if _fit(tensor):
+            return tensor.detach()
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self._back.append((tensor.detach(), copy))
+        return copy
+
+    def change(self, tensor: torch.Tensor, what: str = "the tensor") -> torch.Tensor:
+        """Memory with its numbers, for an operation in place."""
+        check_dense(tensor, what)
+        if _fit(tensor):
+            return tensor.detach()
+        copy = readable(tensor).cpu()
+        if copy.data_ptr() == tensor.data_ptr():
+            copy = copy.clone()
+        self._back.append((tensor.detach(), copy))
+        return copy
+
+    def read_all(self, tensors: Sequence[torch.Tensor], what: str = "the tensors") -> torch.Tensor:
+        """The numbers of all of them behind each other, as bytes."""
+        for i, one in enumerate(tensors):
+            check_dense(one, f"{what}[{i}]")
+        together = behind_each_other(tensors) if _on_cpu(tensors) else None
+        if together is not None:
+            return together
+        return torch.cat([as_bytes(readable(one).cpu()) for one in tensors])
+
+    def write_all(self, tensors: Sequence[torch.Tensor], what: str = "the tensors") -> torch.Tensor:
+        """Memory for the numbers of all of them behind each other, as bytes."""
+        for i, one in enumerate(tensors):
+            check_dense(one, f"{what}[{i}]")
+        together = behind_each_other(tensors) if _on_cpu(tensors) else None
+        if together is not None:
+            return together
+        sizes = [one.numel() * one.element_size() for one in tensors]
+        copy = torch.empty(sum(sizes), dtype=torch.uint8)
+        for tensor, piece in zip(tensors, copy.split(sizes), strict=True):
+            # A piece may lie at any byte, where no number of its type may.
+            self._back.append((tensor.detach(), piece))
+        return copy
+
+    @property
+    def finish(self) -> Callable[[], None] | None:
+        """What is left to be done behind the operation."""
+        return self._carry_back if self._back else None
+
+    def _carry_back(self) -> None:
+        for tensor, copy in self._back:
+            if copy.dtype == tensor.dtype:
+                tensor.copy_(copy)
+            else:
+                tensor.copy_(copy.clone().view(tensor.dtype).view(tensor.shape))
+
+
+def _fit(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and plain(tensor)
+
+
+def _on_cpu(tensors: Sequence[torch.Tensor]) -> bool:
+    return all(one.device.type == "cpu" for one in tensors)

@@ -1,0 +1,58 @@
+"""How torch comes to know the backend, and how it makes groups of it."""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta
+from typing import Any
+
+from torch import distributed as dist
+from torch.distributed import distributed_c10d as c10d
+
+from pyccl.torch.process_group import ProcessGroup
+from pyccl.torch.rendezvous import World
+
+NAME = "pyccl"
+
+
+def register() -> None:
+    """Once in a process; what has been done is left as it is."""
+    if NAME.upper() in dist.Backend._plugins:
+        return
+    dist.Backend.register_backend(NAME, make, extended_api=True, devices=["cpu", "cuda"])
+    _teach_monitored_barrier()
+
+
+def make(options: Any, _: Any = None) -> ProcessGroup:
+    """The process group that torch asks for. What is made of the ranks of a group of ours is a
+    subgroup of its communicator: at once, and without new connections."""
+    timeout: timedelta = options.timeout
+    whole = c10d.GroupMember.WORLD
+    ranks = list(options.global_ranks_in_group)
+    if isinstance(whole, ProcessGroup) and ranks and not whole._closed:
+        world = whole._world
+        return ProcessGroup(world, world.subgroup(ranks, options.group_id), timeout, owns=False)
+    world = World(
+        options.store, options.group_rank, options.group_size, timeout,
+        f"process group {options.group_id!r}",
+    )  # fmt: skip
+    return ProcessGroup(world, world.group, timeout, owns=True)
+
+
+def _teach_monitored_barrier() -> None:
+    """torch's own refuses every backend but one by its name."""
+    torchs = c10d.monitored_barrier
+
+    @functools.wraps(torchs)
+    def monitored_barrier(
+        group: Any = None, timeout: Any = None, wait_all_ranks: bool = False
+    ) -> None:
+        used = c10d.GroupMember.WORLD if group is None else group
+        if not isinstance(used, ProcessGroup):
+            torchs(group, timeout, wait_all_ranks)
+            return
+        if isinstance(timeout, (int, float)):
+            timeout = timedelta(seconds=timeout)
+        used.monitored_barrier(timeout, wait_all_ranks)
+
+    c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier

@@ -1,0 +1,152 @@
+"""From a store, which all ranks share, to a communicator among them.
+
+Rank 0 runs the coordinator on a thread of its own and says in the store where; with
+PYCCL_COORDINATOR=host:port one that runs already is used instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import time
+from datetime import timedelta
+
+import numpy as np
+from torch import distributed as dist
+
+import pyccl
+from pyccl.torch.errors import BackendError, OperationTimeout
+
+logger = logging.getLogger("pyccl.torch")
+
+COORDINATOR = "PYCCL_COORDINATOR"
+INTERFACE = "PYCCL_LISTEN"
+# With the coordinator's process its host is lost as a rank, too, and somebody has to say so.
+_COORDINATOR_LIMIT = 2.0
+_FAREWELL_SECONDS = 5.0
+
+
+class World:
+    """The communicator of a process group, and the coordinator where this process runs it.
+
+    Groups that are made of its ranks later are subgroups of it, so it lives until all have gone.
+    """
+
+    def __init__(
+        self, store: dist.Store, rank: int, size: int, timeout: timedelta, name: str
+    ) -> None:
+        self._coordinator: pyccl.Coordinator | None = None
+        self.size = size
+        deadline = time.monotonic() + timeout.total_seconds()
+        outside = os.environ.get(COORDINATOR)
+        if outside is None and rank == 0:
+            host = own_address(store)
+            self._coordinator = pyccl.Coordinator(f"{_bracketed(host)}:0")
+            store.set("coordinator", self._coordinator.address)
+        address = outside or _told(store, "coordinator", timeout, name)
+        try:
+            self.communicator = pyccl.connect(
+                address,
+                world_size_min=size,
+                timeout=max(deadline - time.monotonic(), 0.001),
+                operation_timeout=timeout.total_seconds(),
+                coordinator_limit=None if outside else _COORDINATOR_LIMIT,
+                listen=os.environ.get(INTERFACE),
+            )
+            # Ranks of the view come from the order of joining, the others from the launcher.
+            ranks = self.communicator.all_gather(np.array([rank]), on_loss="raise")[:, 0].tolist()
+        except BaseException as error:
+            self._stop_coordinator()
+            if not isinstance(error, pyccl.PycclError):
+                raise
+            made = OperationTimeout if isinstance(error, pyccl.OperationTimeout) else BackendError
+            raise made(f"init of {name}, rank {rank} of {size}, at {address}: {error}") from error
+        if sorted(ranks) != list(range(size)):
+            self.abort()
+            raise BackendError(
+                f"init of {name}: at {address} there are peers of ranks {sorted(ranks)}, but there "
+                f"should be {size}, from 0; does another job use this coordinator?"
+            )
+        # Of these peers and no others, whoever comes later.
+        self.group = self.communicator.subgroup([ranks.index(one) for one in range(size)])
+        atexit.register(self._at_exit)
+
+    def subgroup(self, ranks: list[int], name: str) -> pyccl.Subgroup:
+        """Of ranks of this group."""
+        return self.group.subgroup(ranks, name)
+
+    def lost(self, peers: tuple[str, ...]) -> tuple[int, ...]:
+        """Places among these peers of those that are not members any more."""
+        present = set(self.communicator.peers)
+        return tuple(place for place, peer in enumerate(peers) if peer not in present)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether rank 0 runs the coordinator, so that they are lost together."""
+        return COORDINATOR not in os.environ
+
+    def close(self) -> None:
+        """Leaves. A coordinator in this process goes on for those who are still there, until the
+        process ends."""
+        self.communicator.leave()
+        if self._coordinator is None:
+            atexit.unregister(self._at_exit)
+
+    def abort(self) -> None:
+        """As if this process had died."""
+        self.communicator.close()
+        self._stop_coordinator()
+        atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        self.communicator.leave()
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while self._coordinator is not None and self._coordinator.members > 0:
+            if time.monotonic() > deadline:
+                logger.info("ends the coordinator before all ranks have left")
+                break
+            time.sleep(0.005)
+        self._stop_coordinator()
+
+    def _stop_coordinator(self) -> None:
+        if self._coordinator is not None:
+            self._coordinator.stop()
+            self._coordinator = None
+
+
+def own_address(store: dist.Store) -> str:
+    """Where the other ranks reach this process: on the way to the store that they reach, too."""
+    given = os.environ.get(INTERFACE)
+    if given:
+        return given.rsplit(":", 1)[0].strip("[]")
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+    if not isinstance(store, dist.TCPStore):
+        return "127.0.0.1"  # a file, or this process's memory
+    for family, kind, proto, _, address in socket.getaddrinfo(
+        store.host, store.port, type=socket.SOCK_DGRAM
+    ):
+        try:
+            with socket.socket(family, kind, proto) as probe:
+                probe.connect(address)
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return "127.0.0.1"
+
+
+def _told(store: dist.Store, key: str, timeout: timedelta, name: str) -> str:
+    try:
+        store.wait([key], timeout)
+    except Exception as error:
+        raise OperationTimeout(
+            f"init of {name}: rank 0 has not said within {timeout.total_seconds():g} s where the "
+            f"coordinator is: {error}"
+        ) from error
+    return bytes(store.get(key)).decode()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
