@@ -86,13 +86,7 @@ def connect(
     operation_seconds = seconds(operation_timeout, "operation_timeout")
     least = integer(world_size_min, "world_size_min", 1, 1 << 20)
     core_log = _events.Log("communicator")
-    limits = {
-        name: seconds(value, name)
-        for name, value in (
-            ("heartbeat_limit", heartbeat_limit), ("coordinator_limit", coordinator_limit)
-        )
-        if value is not None
-    }  # fmt: skip
+    limits = _limits(heartbeat_limit=heartbeat_limit, coordinator_limit=coordinator_limit)
     core = _core.open(
         coordinator=text(address, "address"),
         group=text(group, "group"),
@@ -114,6 +108,10 @@ def connect(
         communicator.close()
         raise
     return communicator
+
+
+def _limits(**given: float | None) -> dict[str, float]:
+    return {name: seconds(one, name) for name, one in given.items() if one is not None}
 
 
 class Communicator(Collectives):

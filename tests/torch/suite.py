@@ -60,7 +60,10 @@ def load() -> types.ModuleType:
 _suite = load()
 
 
-class TestBackend(_suite.TestDistBackend, _suite.DistributedTest._DistTestBase):  # type: ignore[misc, name-defined]
+_Base = _suite.DistributedTest._DistTestBase
+
+
+class TestBackend(_suite.TestDistBackend, _Base):  # type: ignore[misc, name-defined]
     def setUp(self) -> None:
         super().setUp()
         # Forked, they need not load torch again.
