@@ -10,6 +10,8 @@ this process is reached.
 
 from __future__ import annotations
 
+from pyccl.torch.ddp import DDPState, ElasticDDP, ddp_hook
+from pyccl.torch.elastic import ElasticGroup
 from pyccl.torch.errors import (
     BackendError,
     ClosedError,
@@ -27,10 +29,14 @@ register()
 __all__ = [
     "BackendError",
     "ClosedError",
+    "DDPState",
+    "ElasticDDP",
+    "ElasticGroup",
     "InvalidArgumentError",
     "MismatchError",
     "OperationTimeout",
     "PeerLostError",
     "ProcessGroup",
     "Work",
+    "ddp_hook",
 ]

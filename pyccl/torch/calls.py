@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pyccl.errors import CoordinatorUnavailableError, OperationTimeout, PeerLostError, PycclError
 from pyccl.torch import errors
 from pyccl.torch.lent import Lent
-from pyccl.torch.rendezvous import World
 from pyccl.torch.work import Work
 
 Begin = Callable[[float, bool], Any]
 """Calls the operation of a subgroup with so many seconds; True: it returns a pyccl.Work at once."""
 
 
-class Calls:
-    """The subgroup that the operations of a process group are operations of."""
+class Run(Protocol):
+    """What a process group is a part of."""
 
-    def __init__(self, world: World, group: Any, seconds: float) -> None:
-        self._world = world
+    @property
+    def host(self) -> str | None:
+        """The peer that runs the coordinator, so that they are lost together; None: no peer."""
+
+    def lost(self, peers: tuple[str, ...]) -> tuple[int, ...]:
+        """Places among these of those that are not members any more."""
+
+    def subgroup(self, ranks: list[int], name: str) -> Any: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Calls:
+    """How all operations of a process group begin: as those of a communicator or of a subgroup."""
+
+    def __init__(self, run: Run, group: Any, seconds: float) -> None:
+        self._run = run
         self._group = group
         self._seconds = seconds
         self._sequence = 0
@@ -80,12 +94,12 @@ class Calls:
     def _lost(self, error: PycclError) -> tuple[int, ...]:
         """Ranks whose loss the error speaks of."""
         peers = self._group.peers
-        if isinstance(error, CoordinatorUnavailableError) and self._world.hosted:
-            host = self._world.group.peers[0]
-            return (peers.index(host),) if host in peers else ()
+        host = self._run.host
+        if isinstance(error, CoordinatorUnavailableError) and host in peers:
+            return (peers.index(host),)
         if not isinstance(error, PeerLostError):
             return ()
-        lost = set(self._world.lost(peers))
+        lost = set(self._run.lost(peers))
         if error.peer in peers:
             lost.add(peers.index(error.peer))
         return tuple(sorted(lost))

@@ -59,7 +59,6 @@ class Lent:
         sizes = [one.numel() * one.element_size() for one in tensors]
         copy = torch.empty(sum(sizes), dtype=torch.uint8)
         for tensor, piece in zip(tensors, copy.split(sizes), strict=True):
-            # A piece may lie at any byte, where no number of its type may.
             self._back.append((tensor.detach(), piece))
         return copy
 
@@ -70,9 +69,9 @@ class Lent:
 
     def _carry_back(self) -> None:
         for tensor, copy in self._back:
-            if copy.dtype == tensor.dtype:
+            if copy.dtype == tensor.dtype and copy.shape == tensor.shape:
                 tensor.copy_(copy)
-            else:
+            else:  # a piece, which may lie at any byte, where no number of that type may
                 tensor.copy_(copy.clone().view(tensor.dtype).view(tensor.shape))
 
 

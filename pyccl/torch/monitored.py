@@ -38,12 +38,17 @@ def monitored_barrier(
 def _await_all(
     group: pyccl.Subgroup, where: str, deadline: float, seconds: float, wait_all_ranks: bool
 ) -> None:
-    word = np.zeros(1, np.uint8)
+    others = range(1, group.world_size)
+    # All at once, since those who have come must not wait for one who has not.
+    reports = [
+        group.recv(np.zeros(1, np.uint8), rank, _TAG, timeout=_left(deadline), async_op=True)
+        for rank in others
+    ]
     missing = []
     causes = []
-    for rank in range(1, group.world_size):
+    for rank, report in zip(others, reports, strict=True):
         try:
-            group.recv(word, rank, _TAG, timeout=_left(deadline))
+            report.wait()
         except PycclError as error:
             missing.append(rank)
             causes.append(f"rank {rank}: {error}")
@@ -56,9 +61,9 @@ def _await_all(
             + "; ".join(causes),
             ranks=tuple(missing),
         )
+    word = np.zeros(1, np.uint8)
     answers = [
-        group.send(word, rank, _TAG, timeout=_left(deadline), async_op=True)
-        for rank in range(1, group.world_size)
+        group.send(word, rank, _TAG, timeout=_left(deadline), async_op=True) for rank in others
     ]
     for answer in answers:
         answer.wait()

@@ -6,16 +6,16 @@ The operations themselves are in reductions.py and movements.py.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed as dist
 
-import pyccl
 from pyccl.torch import errors
+from pyccl.torch.calls import Run
 from pyccl.torch.monitored import monitored_barrier
 from pyccl.torch.movements import Movements
 from pyccl.torch.reductions import Reductions
-from pyccl.torch.rendezvous import World
 from pyccl.torch.work import Together, Work
 
 
@@ -30,12 +30,10 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
     supports_coalescing = False
     supports_time_estimate = False
 
-    def __init__(
-        self, world: World, group: pyccl.Subgroup, timeout: timedelta, *, owns: bool
-    ) -> None:
+    def __init__(self, run: Run, group: Any, timeout: timedelta, *, owns: bool) -> None:
         # Not by super(): the classes of torch know nothing of the others.
         dist.ProcessGroup.__init__(self, group.rank, group.world_size)
-        Reductions.__init__(self, world, group, timeout.total_seconds())
+        Reductions.__init__(self, run, group, timeout.total_seconds())
         self._owns = owns
         self._described = "undefined"
 
@@ -88,14 +86,14 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
         if not self._closed:
             self._closed = True
             if self._owns:
-                self._world.close()
+                self._run.close()
 
     def abort(self) -> None:
         """Ends at once, open operations with ClosedError; to the others this rank has died."""
         if not self._closed:
             self._closed = True
             if self._owns:
-                self._world.abort()
+                self._run.abort()
 
     # ---- operations
     def monitored_barrier(

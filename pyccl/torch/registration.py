@@ -23,15 +23,20 @@ def register() -> None:
     _teach_monitored_barrier()
 
 
-def make(options: Any, _: Any = None) -> ProcessGroup:
-    """The process group that torch asks for. What is made of the ranks of a group of ours is a
-    subgroup of its communicator: at once, and without new connections."""
+def make(options: Any, given: Any = None) -> ProcessGroup:
+    """The process group that torch asks for; `given` are its pg_options, and may be one.
+
+    What is made of the ranks of a group of ours is a subgroup of its communicator: at once, and
+    without new connections.
+    """
+    if isinstance(given, ProcessGroup):
+        return given
     timeout: timedelta = options.timeout
     whole = c10d.GroupMember.WORLD
     ranks = list(options.global_ranks_in_group)
     if isinstance(whole, ProcessGroup) and ranks and not whole._closed:
-        world = whole._world
-        return ProcessGroup(world, world.subgroup(ranks, options.group_id), timeout, owns=False)
+        run = whole._run
+        return ProcessGroup(run, run.subgroup(ranks, options.group_id), timeout, owns=False)
     world = World(
         options.store, options.group_rank, options.group_size, timeout,
         f"process group {options.group_id!r}",

@@ -38,9 +38,9 @@ class World:
         self, store: dist.Store, rank: int, size: int, timeout: timedelta, name: str
     ) -> None:
         self._coordinator: pyccl.Coordinator | None = None
-        self.size = size
         deadline = time.monotonic() + timeout.total_seconds()
         outside = os.environ.get(COORDINATOR)
+        self._hosted = outside is None
         if outside is None and rank == 0:
             host = own_address(store)
             self._coordinator = pyccl.Coordinator(f"{_bracketed(host)}:0")
@@ -83,9 +83,9 @@ class World:
         return tuple(place for place, peer in enumerate(peers) if peer not in present)
 
     @property
-    def hosted(self) -> bool:
-        """Whether rank 0 runs the coordinator, so that they are lost together."""
-        return COORDINATOR not in os.environ
+    def host(self) -> str | None:
+        """The peer that runs the coordinator, so that they are lost together; None: no peer."""
+        return self.group.peers[0] if self._hosted else None
 
     def close(self) -> None:
         """Leaves. A coordinator in this process goes on for those who are still there, until the
