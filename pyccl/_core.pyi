@@ -12,6 +12,7 @@ roles: dict[str, int]
 transports: dict[str, int]
 collectives: dict[str, int]
 pair_roles: dict[str, int]
+any_source: int
 codecs: dict[str, int]
 roundings: dict[str, int]
 strategies: dict[str, int]
@@ -20,7 +21,9 @@ strategies: dict[str, int]
 _Status = tuple[int, str, str | None]
 _Epoch = tuple[int, int]
 # The fields of pyccl.OperationInfo in their order.
-_Info = tuple[int, int, _Epoch, int, int, int, float, str, float, bool]
+_Info = tuple[
+    int, int, _Epoch, int, int, int, float, str, float, bool, float, int, float, int | None
+]  # fmt: skip
 
 # The fields of pyccl.SyncInfo in their order; ranks are None for peers that are lost.
 _SyncInfo = tuple[

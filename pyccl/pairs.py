@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
+from pyccl import _core
 from pyccl.arrays import ArrayLike, paired, read_only, written_only
 from pyccl.operations import Operations, Quantized
 from pyccl.options import rank_of
@@ -49,20 +50,20 @@ class Pairs(Operations):
 
     @overload
     def recv(
-        self, x: ArrayLike, source: int = ..., tag: int = ..., *, timeout: float | None = ...,
-        async_op: Literal[False] = ...,
+        self, x: ArrayLike, source: int | None = ..., tag: int = ..., *,
+        timeout: float | None = ..., async_op: Literal[False] = ...,
     ) -> OperationInfo: ...  # fmt: skip
 
     @overload
     def recv(
-        self, x: ArrayLike, source: int = ..., tag: int = ..., *, timeout: float | None = ...,
-        async_op: Literal[True],
+        self, x: ArrayLike, source: int | None = ..., tag: int = ..., *,
+        timeout: float | None = ..., async_op: Literal[True],
     ) -> Work: ...  # fmt: skip
 
     def recv(
         self,
         x: ArrayLike,
-        source: int = 1,
+        source: int | None = 1,
         tag: int = 0,
         *,
         timeout: float | None = None,
@@ -70,11 +71,21 @@ class Pairs(Operations):
     ) -> OperationInfo | Work:
         """Receives into `x` what the member that has rank `source` at present sends here.
 
+        source: None: whichever member sends here with this tag first, in the order in which that
+            arrives. Who it was says OperationInfo.source. Sends are matched in the order in which
+            receives were called, those that name a source too.
+
         The other half of send(): types, sizes and errors are as there. After an error `x` is
         undefined.
+
+        From any source, a member that is lost or that joins after the call is none that it waits
+        for; PeerLostError means that nobody else was left. Where nobody has sent in time, the call
+        has not happened to anybody else. One whose send has failed before counts as one that has
+        sent: its error is raised here.
         """
+        other = _core.any_source if source is None else rank_of(source, "source")
         ended: OperationInfo | Work = self._run_pair(
-            "recv", rank_of(source, "source"), tag, written_only(x), timeout, async_op
+            "recv", other, tag, written_only(x), timeout, async_op
         )
         return ended
 

@@ -21,7 +21,7 @@ class Epoch(NamedTuple):
 
 
 class OperationInfo(NamedTuple):
-    """How an operation went. The same on all members, except attempts, bytes and seconds."""
+    """How an operation went. The same on all members, except attempts, bytes, seconds, source."""
 
     world_size: int
     """Contributors to the result: members with a weight above 0."""
@@ -48,6 +48,9 @@ class OperationInfo(NamedTuple):
     quantization_step: float = 0.0
     """The largest distance of neighbouring values in the quantized blocks that this peer has made
     or read; else 0."""
+    source: int | None = None
+    """Of recv(): the sender's rank when it was called, in the group or in the subgroup; else None.
+    """
 
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ static_assert(static_cast<int>(Kind::gather) == PYCCL_GATHER);
 static_assert(static_cast<int>(Kind::scatter) == PYCCL_SCATTER);
 static_assert(static_cast<int>(Kind::send) == PYCCL_SEND);
 static_assert(static_cast<int>(Kind::exchange) == PYCCL_EXCHANGE);
+static_assert(pyccl::runtime::any_source == PYCCL_ANY_SOURCE);
 
 struct Prepared {
   pyccl::engine::Request request;
@@ -145,12 +146,8 @@ Status take_members(const pyccl_communicator& handle, const pyccl_call& call, in
                         : collective == PYCCL_RECV ? PairRole::receiver
                                                    : PairRole::partner;
   const auto& runtime = *handle.shared->communicator;
-  const auto pair = pyccl::runtime::pair_of(runtime.view(), subgroup ? &*subgroup : nullptr,
-                                            runtime.peer(), role, call.rank);
-  if (!pair.ok()) return pair.status();
-  pair.value().apply(made.request);
-  made.request.kind = pyccl::runtime::kind_of(role, pair.value());
-  return {};
+  return pyccl::runtime::ask_pair(made.request, runtime.view(), subgroup ? &*subgroup : nullptr,
+                                  runtime.peer(), role, call.rank);
 }
 
 Result<Prepared> prepare(const pyccl_communicator& handle, const pyccl_call& call) {

@@ -68,6 +68,7 @@ void fill(pyccl_operation_info& out, const engine::OperationInfo& info) {
   out.wire_ratio = info.wire_ratio;
   out.bytes_packed = info.bytes_packed;
   out.quantization_step = static_cast<double>(info.quantization_step);
+  out.source = info.source;
   // The rest is zero already, the end of the string included.
   info.algorithm.copy(out.algorithm, sizeof out.algorithm - 1);
 }

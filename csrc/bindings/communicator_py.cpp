@@ -75,17 +75,15 @@ class CommunicatorFace {
     if (subgroup != nullptr) subgroup->apply(request);
     return start(std::move(request), arrays, timeout, waits);
   }
-  // With the member that has that rank at present.
+  // With the member that has that rank at present; a receiver may say runtime::any_source.
   OpenCallPtr call_pair(Arrays& arrays, const Settings& settings, int role, Rank other,
                         const runtime::Subgroup* subgroup, double timeout, bool waits) {
-    const auto pair_role = static_cast<runtime::PairRole>(role);
-    const auto pair =
-        runtime::pair_of(communicator_->view(), subgroup, communicator_->peer(), pair_role, other);
-    if (!pair.ok()) throw_status(pair.status());
     engine::Request request = arrays.take_request();
     settings.apply(request);
-    request.kind = runtime::kind_of(pair_role, pair.value());
-    pair.value().apply(request);
+    const Status asked =
+        runtime::ask_pair(request, communicator_->view(), subgroup, communicator_->peer(),
+                          static_cast<runtime::PairRole>(role), other);
+    if (!asked.ok()) throw_status(asked);
     return start(std::move(request), arrays, timeout, waits);
   }
   OpenCallPtr update(double timeout) {

@@ -84,6 +84,7 @@ void register_enums(py::module_& module) {
   module.attr("transports") = transports;
   module.attr("collectives") = kinds;
   module.attr("pair_roles") = pair_roles;
+  module.attr("any_source") = runtime::any_source + 0;
 }
 
 }  // namespace pyccl::bindings

@@ -29,12 +29,14 @@ py::object outcome(const OpenCall& call) {
   if (!call.work->done()) return py::none();
   const engine::OperationInfo& info = call.work->info();
   py::object failure = py::none();
+  py::object source = py::none();
+  if (info.source >= 0) source = py::int_(info.source);
   if (!call.work->status().ok()) failure = to_tuple(call.work->status());
   return py::make_tuple(
       failure, py::make_tuple(info.world_size, info.members, to_tuple(info.epoch), info.attempts,
                               info.bytes_sent, info.bytes_received, info.seconds, info.algorithm,
                               info.weight_sum, info.peers_pending, info.wire_ratio,
-                              info.bytes_packed, info.quantization_step));
+                              info.bytes_packed, info.quantization_step, source));
 }
 
 }  // namespace

@@ -5,6 +5,12 @@
 
 namespace pyccl::engine {
 
+GroupId group_of(const Request& request, GroupId group) {
+  return request.members.empty() ? group : subgroup_id(group, request.members, request.name);
+}
+
+std::vector<PeerId> pair_of(PeerId sender, PeerId receiver) { return {sender, receiver}; }
+
 PeerId root_of(const Request& request, const std::vector<PeerId>& ranks) {
   if (request.root < 0 || request.root >= static_cast<Rank>(ranks.size())) return {};
   return ranks[static_cast<std::size_t>(request.root)];

@@ -411,6 +411,7 @@ OperationInfo Operation::info(Time now, bool peers_pending) const {
   info.seconds = std::chrono::duration<double>(now - called_).count();
   info.algorithm = collectives::name_of(algorithm_);
   info.peers_pending = peers_pending;
+  info.source = request_.source;
   return info;
 }
 

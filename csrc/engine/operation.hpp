@@ -47,6 +47,7 @@ class Operation {
   const protocol::Descriptor& descriptor() const { return descriptor_; }
   const Request& request() const { return request_; }
   Ticket ticket() const { return ticket_; }
+  Time called() const { return called_; }
   double weight() const { return weight_; }
   const OpId& id() const { return id_; }
 

@@ -19,6 +19,7 @@
 #include "engine/executor.hpp"
 #include "engine/link_meter.hpp"
 #include "engine/mesh.hpp"
+#include "engine/waiting_calls.hpp"
 #include "protocol/codec.hpp"
 #include "protocol/member.hpp"
 
@@ -43,6 +44,7 @@ class PeerImplementation final : public Peer,
         mesh_(mesh_options(options), network, clock, *this),
         link_(*this, network, clock, options.coordinator, options.seed + 1),
         executor_(*this, options.peer, options.segment_bytes),
+        waiting_(options.peer, group_id(options.group)),
         meter_(options.measured_bytes_min) {}
 
   Status start() {
@@ -68,7 +70,15 @@ class PeerImplementation final : public Peer,
       finished(ticket, checked);
       return;
     }
-    post(ticket, std::move(request));
+    if (!usable(ticket)) return;
+    const protocol::Numbering numbers{group_of(request, group_id(options_.group)), request.tag};
+    WaitingCall call{ticket, std::move(request), clock_.now()};
+    if (call.request.sources.empty() && !cancelling(numbers) && !waiting_.want(numbers)) {
+      post(std::move(call));
+      return;
+    }
+    waiting_.add(std::move(call), view());
+    post_waiting();
   }
 
   void update(Ticket ticket, Time deadline) override {
@@ -98,9 +108,7 @@ class PeerImplementation final : public Peer,
   }
 
   void cancel(Ticket ticket) override {
-    const auto held = std::ranges::find(held_, ticket, &Held::ticket);
-    if (held != held_.end()) {
-      held_.erase(held);
+    if (waiting_.remove(ticket)) {
       finished(ticket, cancelled());
       return;
     }
@@ -135,7 +143,7 @@ class PeerImplementation final : public Peer,
       member_->tick(now);
       link_.tick();
       mesh_.tick();
-      expire_held(now);
+      while (const auto late = waiting_.expire(now)) finished(late->first, late->second);
       if (member_->joining() && now >= options_.connect_deadline) end(link_.why_not_admitted());
     }
     if (idle_since_ && now - *idle_since_ >= idle_limit) {
@@ -153,8 +161,7 @@ class PeerImplementation final : public Peer,
     next = earlier(next, earlier(mesh_.next_deadline(), link_.next_deadline()));
     next = earlier(next, member_->next_deadline());
     if (member_->joining()) next = earlier(next, options_.connect_deadline);
-    for (const Held& held : held_) next = earlier(next, held.request.deadline);
-    return next;
+    return earlier(next, waiting_.next_deadline());
   }
 
   void end_turn() override {
@@ -177,13 +184,6 @@ class PeerImplementation final : public Peer,
   PeerLoad load() const override { return executor_.load(); }
 
  private:
-  // A call that waits until the fate of a cancelled operation of its tag is known: its number may
-  // become free again.
-  struct Held {
-    Ticket ticket = 0;
-    Request request;
-  };
-
   static MeshOptions mesh_options(const PeerOptions& options) {
     return {options.peer,   options.listen, options.connections, options.segment_bytes,
             options.timing, options.seed,   options.transport};
@@ -203,20 +203,17 @@ class PeerImplementation final : public Peer,
     events.push_back(Finished{ticket, std::move(status), std::move(info), op});
   }
 
-  void post(Ticket ticket, Request request) {
-    if (!usable(ticket)) return;
-    const GroupId group = group_of(request);
-    if (cancelling(group, request.tag)) {
-      held_.push_back({ticket, std::move(request)});
-      return;
-    }
+  void post(WaitingCall asked) {
+    const Ticket ticket = asked.ticket;
+    Request& request = asked.request;
     idle_since_.reset();
+    const GroupId group = group_of(request, group_id(options_.group));
     const std::vector<PeerId> ranks = ranks_of(request);
     const PeerId root = root_of(request, ranks);
     protocol::Call call = call_of(request, group, options_.peer, ranks);
     auto operation =
         std::make_unique<Operation>(ticket, std::move(request), root, root == options_.peer,
-                                    options_.segment_bytes, clock_.now(), executor_.pools());
+                                    options_.segment_bytes, asked.called, executor_.pools());
     call.descriptor = operation->descriptor();
     call.weight = operation->weight();
     const Result<OpKey> key = member_->post(clock_.now(), std::move(call));
@@ -233,39 +230,21 @@ class PeerImplementation final : public Peer,
     return view().group_members(group_id(options_.group));
   }
 
-  GroupId group_of(const Request& request) const {
-    const GroupId group = group_id(options_.group);
-    return request.members.empty() ? group : subgroup_id(group, request.members, request.name);
-  }
-
-  bool cancelling(GroupId group, std::uint32_t tag) const {
-    const auto concerns = [=](OpKey key) { return key.group == group && key.tag == tag; };
+  bool cancelling(protocol::Numbering numbers) const {
+    const auto concerns = [&](OpKey key) { return protocol::numbering(key) == numbers; };
     return std::ranges::any_of(released_, concerns) || std::ranges::any_of(give_back_, concerns);
   }
 
-  void post_held() {
-    for (std::size_t i = 0; i < held_.size();) {
-      if (cancelling(group_of(held_[i].request), held_[i].request.tag)) {
-        ++i;
-        continue;
+  void post_waiting() {
+    if (waiting_.empty()) return;
+    const auto undecided = [this](protocol::Numbering numbers) { return cancelling(numbers); };
+    while (auto next = waiting_.next(*member_, clock_.now(), undecided)) {
+      auto& [call, failure] = *next;
+      if (failure.ok()) {
+        post(std::move(call));
+      } else {
+        finished(call.ticket, failure);
       }
-      Held held = std::move(held_[i]);
-      held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
-      post(held.ticket, std::move(held.request));
-    }
-  }
-
-  void expire_held(Time now) {
-    for (std::size_t i = 0; i < held_.size();) {
-      if (held_[i].request.deadline > now) {
-        ++i;
-        continue;
-      }
-      finished(held_[i].ticket,
-               Status(Code::timeout,
-                      "an operation of this tag was cancelled, and the coordinator "
-                      "has not said in time what became of it"));
-      held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
     }
   }
 
@@ -288,8 +267,9 @@ class PeerImplementation final : public Peer,
       }
     }
     if (ended_) member_->outbox.clear();
+    if (!give_back_.empty()) waiting_.decided();  // should it be over already
     for (const OpKey key : std::exchange(give_back_, {})) release_memory(key);
-    post_held();
+    if (!ended_) post_waiting();
   }
 
   void carry_out(const protocol::SendToCoordinator& effect) { link_.send(effect.message); }
@@ -308,6 +288,7 @@ class PeerImplementation final : public Peer,
   void carry_out(const protocol::ViewInstalled& effect) {
     mesh_.install(effect.view);
     links_.install(effect.view, group_id(options_.group));
+    waiting_.install(effect.view);
     executor_.install(effect.view);
     executor_.forget_groups([this](GroupId group) {
       return is_subgroup(group) && member_->participants({group, 0, 0}).empty();
@@ -360,13 +341,20 @@ class PeerImplementation final : public Peer,
   }
 
   void finish(OpKey key, const Status& status, bool hint) {
-    released_.erase(key);
+    if (released_.erase(key) > 0) waiting_.decided();
     const auto operation = executor_.finish(key, status.ok());
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
-    OperationInfo info = operation->info(clock_.now(), hint);
-    finished(operation->ticket(), status, std::move(info), key);
+    if (status.ok() || !waits_for_another(*operation, status)) {
+      finished(operation->ticket(), status, operation->info(clock_.now(), hint), key);
+    }
     if (executor_.idle()) idle_since_ = clock_.now();
+  }
+
+  bool waits_for_another(const Operation& operation, const Status& status) {
+    if (operation.request().sources.empty()) return false;
+    return waiting_.add_again({operation.ticket(), operation.request(), operation.called()}, status,
+                              view());
   }
 
   // A cancelled operation: its memory is the caller's again, the number stays open until decided.
@@ -389,7 +377,7 @@ class PeerImplementation final : public Peer,
       finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{},
                key);
     }
-    for (const Held& held : std::exchange(held_, {})) finished(held.ticket, status);
+    for (const Ticket ticket : waiting_.remove_all()) finished(ticket, status);
     if (update_) finished(*std::exchange(update_, std::nullopt), status);
     if (leave_) finished(*std::exchange(leave_, std::nullopt), status);
     events.push_back(Ended{status});
@@ -470,7 +458,7 @@ class PeerImplementation final : public Peer,
   std::map<Ticket, OpKey> keys_;
   std::set<OpKey> released_;
   std::vector<OpKey> give_back_;
-  std::vector<Held> held_;
+  WaitingCalls waiting_;
   std::optional<Ticket> update_;
   std::optional<Ticket> leave_;
   LinkMeter meter_;

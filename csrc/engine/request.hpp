@@ -77,6 +77,10 @@ struct Request {
   // subgroups of the same members apart.
   std::vector<PeerId> members;
   std::string name;
+  // Of a receiver that names no sender: all that it may be, by rank. `members` becomes the pair,
+  // {sender, receiver}, when one of them has sent.
+  std::vector<PeerId> sources;
+  Rank source = -1;  // of a receiver: the sender's rank, as it shall be told
   // How many members the caller has counted on when it cut its arrays; 0: it did not.
   Rank world = 0;
   std::uint32_t tag = 0;
@@ -104,6 +108,7 @@ struct OperationInfo {
   double seconds = 0.0;  // from the call to its end
   std::string algorithm;
   bool peers_pending = false;  // the same on all members after the same operation
+  Rank source = -1;            // of the sender, at its receiver
 };
 
 // The caller's choice of algorithm. Where reductions are quantized it is by default the one that

@@ -203,6 +203,14 @@ typedef enum pyccl_collective {
 } pyccl_collective;
 #define PYCCL_COLLECTIVE_COUNT 12
 
+/* For the rank of a PYCCL_RECV: from whichever member of the group, or of the subgroup, sends here
+ * with this tag first, as things arrive; the sender calls the ordinary PYCCL_SEND. Receives of one
+ * tag, those that name a rank too, get what comes in the order of their calls. A member whose send
+ * has failed before counts as one that has sent: that is the error then. Members that are lost, or
+ * join later, are not waited for; PYCCL_PEER_LOST if nobody else is left. If nobody has sent in
+ * time, nobody else notices the call. */
+#define PYCCL_ANY_SOURCE (-1)
+
 /* One array of an operation: contiguous, at any alignment. With output == input the result of an
  * all_reduce, broadcast or reduce replaces the input. Otherwise no output may overlap anything else
  * of the operation, but for its own input where that is no all_reduce, broadcast or reduce. Of 0
@@ -238,7 +246,8 @@ typedef struct pyccl_call {
   pyccl_collective collective;
   const pyccl_array* arrays; /* one operation with one outcome, of any types; not copied together */
   size_t array_count;
-  int32_t rank;       /* of the root; for send, recv and exchange of the other side */
+  int32_t rank;       /* of the root; for send, recv and exchange of the other side, for recv also
+                         PYCCL_ANY_SOURCE */
   int32_t world_size; /* the members that the arrays were cut for, as pyccl_get_view() told, where
                          sizes or roles depend on that: if they have become fewer, the operation
                          fails with PYCCL_PEER_LOST. 0: not known, or indifferent */
@@ -265,6 +274,8 @@ typedef struct pyccl_operation_info {
   uint64_t bytes_packed; /* of bytes_sent: what zstd has compressed */
   double quantization_step; /* between neighbouring values of the quantized blocks that this peer
                           has made or read, where they lie farthest apart; else 0 */
+  int32_t source; /* of PYCCL_RECV: the sender's rank when it was called, in the group or in the
+                     subgroup; else -1 */
 } pyccl_operation_info;
 
 /* Runs an operation. All members of the group call it, or both sides of a pair, with types and
@@ -341,7 +352,8 @@ PYCCL_API pyccl_code pyccl_all_to_all_v(pyccl_communicator* communicator, const 
                                         pyccl_dtype dtype, const pyccl_operation_options* options,
                                         pyccl_operation_info* info);
 /* Between two, who match by tag alone; nobody else is concerned. The other side is given by its
- * rank at the time of the call; one that there is no more is PYCCL_PEER_LOST. */
+ * rank at the time of the call; one that there is no more is PYCCL_PEER_LOST. `from` may be
+ * PYCCL_ANY_SOURCE. */
 PYCCL_API pyccl_code pyccl_send(pyccl_communicator* communicator, const void* data, uint64_t count,
                                 pyccl_dtype dtype, int32_t to,
                                 const pyccl_operation_options* options, pyccl_operation_info* info);

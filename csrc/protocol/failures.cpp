@@ -33,12 +33,18 @@ std::optional<Status> Failures::take(OpKey op) {
     reasons_.erase(found);
     return status;
   }
-  const auto ranges = without_reason_.find(numbering(op));
-  if (ranges == without_reason_.end()) return std::nullopt;
-  const auto behind = ranges->second.upper_bound(op.seq);
-  if (behind == ranges->second.begin() || std::prev(behind)->second <= op.seq) return std::nullopt;
+  if (!without_reason(op)) return std::nullopt;
   PYCCL_MARK("posted long after the others had failed it");
   return Status(Code::timeout, "the other members gave this operation up long ago");
+}
+
+bool Failures::contains(OpKey op) const { return reasons_.contains(op) || without_reason(op); }
+
+bool Failures::without_reason(OpKey op) const {
+  const auto ranges = without_reason_.find(numbering(op));
+  if (ranges == without_reason_.end()) return false;
+  const auto behind = ranges->second.upper_bound(op.seq);
+  return behind != ranges->second.begin() && std::prev(behind)->second > op.seq;
 }
 
 void Failures::drop_below(OpKey op) {

@@ -23,6 +23,7 @@ class Failures {
   void add(OpKey op, const Status& status);
   // The failure of this operation, if it has failed; it is forgotten then.
   std::optional<Status> take(OpKey op);
+  bool contains(OpKey op) const;
   // Numbers below this one will not be posted any more.
   void drop_below(OpKey op);
   void drop(GroupId group);
@@ -35,6 +36,7 @@ class Failures {
   using Ranges = std::map<std::uint32_t, std::uint32_t>;  // first number, and behind the last
 
   void forget_oldest();
+  bool without_reason(OpKey op) const;
 
   std::map<OpKey, Status> reasons_;
   std::map<Numbering, Ranges> without_reason_;

@@ -191,6 +191,12 @@ class Member {
   // This member's Done for the operation is out in the present view: only a decision can still end
   // it otherwise.
   bool said_done(OpKey op) const;
+  // Whether that peer has called the operation that gets this member's next number: its place in
+  // the order in which calls were heard of, before all of them (0) if it has failed meanwhile.
+  // Nothing while frozen, for the next view says what becomes of it.
+  std::optional<std::uint64_t> called_by(PeerId peer, Numbering numbers) const;
+  // Rises whenever called_by() may say more than before.
+  std::uint64_t heard() const { return heard_; }
   // How much this member holds, for tests of its bounds.
   struct Load {
     std::size_t open = 0;       // operations posted here
@@ -219,6 +225,7 @@ class Member {
     std::uint64_t weight = 0;
     std::uint64_t gives = 0;
     std::uint64_t takes = 0;
+    std::uint64_t heard = 0;  // as called_by() has it
   };
 
   struct Operation {
@@ -353,6 +360,7 @@ class Member {
   std::map<Numbering, std::uint32_t> next_sequences_;
   Subgroups subgroups_;  // with a number or a failure here; all members are in the present view
   std::uint64_t posts_ = 0;
+  std::uint64_t heard_ = 0;                       // calls of others before this member's, and views
   std::size_t open_count_ = 0;                    // posted by this member
   std::size_t calls_since_boundary_ = 0;          // of the whole group
   std::map<PeerId, std::size_t> foreign_counts_;  // open as far as we know, by who posted them

@@ -227,7 +227,20 @@ void Member::accept(Time now, PeerId from, const Posted& posted) {
   arrival.weight = posted.weight;
   arrival.gives = posted.gives;
   arrival.takes = posted.takes;
+  if (!operation->posted) arrival.heard = ++heard_;
   if (!stopped(*operation)) match(now, posted.op.key, *operation, from, arrival);
+}
+
+std::optional<std::uint64_t> Member::called_by(PeerId peer, Numbering numbers) const {
+  if (state_ != State::member || frozen_) return std::nullopt;
+  const OpKey next{numbers.first, numbers.second, posted_below(numbers)};
+  if (failures_.contains(next)) return 0;
+  const auto operation = operations_.find(next);
+  if (operation == operations_.end()) return std::nullopt;
+  // Others may have spoken of a subgroup that is none of theirs, while it is not known here.
+  const auto arrival = operation->second.arrivals.find(peer);
+  if (arrival == operation->second.arrivals.end() || !arrival->second.posted) return std::nullopt;
+  return arrival->second.heard;
 }
 
 void Member::accept(Time, PeerId from, const Done& done) {

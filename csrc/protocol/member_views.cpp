@@ -165,6 +165,7 @@ void Member::adopt(const View& view) {
   view_ = view;
   group_peers_ = view.group_members(group_);
   frozen_ = false;
+  ++heard_;  // of failures, at least
   report_ = {};
   committed_.clear();
   if (view.kind == ViewKind::boundary) {

@@ -22,6 +22,10 @@ std::string no_rank(const std::vector<PeerId>& peers, Rank rank) {
          " members";
 }
 
+std::string name_of(PairRole role, std::string_view within) {
+  return (role == PairRole::partner ? "exchange" : "send") + std::string(within);
+}
+
 }  // namespace
 
 bool Subgroup::within(const std::vector<PeerId>& group) const {
@@ -65,7 +69,7 @@ Result<Subgroup> pair_of(const std::vector<PeerId>& peers, std::size_t members_m
   }
   const PeerId peer = peers[static_cast<std::size_t>(other)];
   Subgroup made;
-  made.name = (role == PairRole::partner ? "exchange" : "send") + std::string(within);
+  made.name = name_of(role, within);
   switch (role) {
     case PairRole::sender: made.members = {self, peer}; break;
     case PairRole::receiver: made.members = {peer, self}; break;
@@ -80,10 +84,27 @@ Result<Subgroup> pair_of(const std::vector<PeerId>& peers, std::size_t members_m
   return made;
 }
 
-Result<Subgroup> pair_of(const ViewSnapshot& view, const Subgroup* subgroup, PeerId self,
-                         PairRole role, Rank other) {
-  if (subgroup == nullptr) return pair_of(view.peers, view.members_most, self, role, other, "");
-  return pair_of(subgroup->members, 0, self, role, other, subgroup->name);
+Status ask_pair(engine::Request& request, const ViewSnapshot& view, const Subgroup* subgroup,
+                PeerId self, PairRole role, Rank other) {
+  const std::vector<PeerId>& peers = subgroup != nullptr ? subgroup->members : view.peers;
+  const std::size_t members_most = subgroup != nullptr ? 0 : view.members_most;
+  const std::string_view within = subgroup != nullptr ? std::string_view(subgroup->name) : "";
+  if (role == PairRole::receiver && other == any_source) {
+    if (peers.size() <= 1) {
+      return members_most > 1 ? Status(Code::peer_lost, "there is no other member any more")
+                              : refuse("there is no other member");
+    }
+    request.kind = collectives::Kind::send;
+    request.name = name_of(role, within);
+    request.sources = peers;
+    return {};
+  }
+  const auto pair = pair_of(peers, members_most, self, role, other, within);
+  if (!pair.ok()) return pair.status();
+  pair.value().apply(request);
+  request.kind = kind_of(role, pair.value());
+  if (role == PairRole::receiver) request.source = other;
+  return {};
 }
 
 collectives::Kind kind_of(PairRole role, const Subgroup& pair) {

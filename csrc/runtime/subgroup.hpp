@@ -37,9 +37,15 @@ enum class PairRole { sender, receiver, partner };
 // `members_most` counts as a lost peer: how soon the view shrinks is no fault of the caller's.
 Result<Subgroup> pair_of(const std::vector<PeerId>& peers, std::size_t members_most, PeerId self,
                          PairRole role, Rank other, std::string_view within);
-// The same where the group's view is known, in a subgroup if there is one.
-Result<Subgroup> pair_of(const ViewSnapshot& view, const Subgroup* subgroup, PeerId self,
-                         PairRole role, Rank other);
+
+// Instead of a sender's rank, at its receiver.
+inline constexpr Rank any_source = -1;
+
+// Makes the request the caller's side of a pair with the member of the view, or of the subgroup if
+// there is one, that has that rank. Refused like a pair; a receiver from any source where there is
+// nobody else, or nobody any more.
+Status ask_pair(engine::Request& request, const ViewSnapshot& view, const Subgroup* subgroup,
+                PeerId self, PairRole role, Rank other);
 
 // What runs between the two. With oneself an exchange is a copy, as a gathering of one is.
 collectives::Kind kind_of(PairRole role, const Subgroup& pair);

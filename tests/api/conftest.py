@@ -45,8 +45,8 @@ def declarations() -> str:
 
 def constants() -> SimpleNamespace:
     """What the header defines as plain numbers."""
-    found = re.findall(r"(?m)^#define PYCCL_(\w+) (\d+)$", header())
-    return SimpleNamespace(**{name: int(number) for name, number in found})
+    found = re.findall(r"(?m)^#define PYCCL_(\w+) (\d+|\(-\d+\))$", header())
+    return SimpleNamespace(**{name: int(number.strip("()")) for name, number in found})
 
 
 def library_path() -> Path:

@@ -253,6 +253,45 @@ def test_a_subgroup_without_a_member_is_of_no_use(lib: Library, run_peers: RunPe
     run_peers(PEERS, body)
 
 
+def test_receiving_from_any_source(lib: Library, run_peers: RunPeers) -> None:
+    any_source, f32 = lib.constants.ANY_SOURCE, lib.c.PYCCL_F32
+
+    def body(rank: int, comm: Any) -> None:
+        handle = lib.ffi.new("pyccl_communicator **")
+        lib.check(lib.c.pyccl_subgroup(comm, [1, 2, 0], 3, b"", handle))
+        sub = handle[0]
+        if rank == 1:
+            sources = []
+            for _ in range(2):
+                x = np.zeros(COUNT, "f4")
+                info = run(lib, "recv", comm, x, COUNT, f32, any_source, tag=3)
+                assert np.array_equal(x, given(info.source))
+                sources.append(info.source)
+            assert sorted(sources) == [0, 2]
+            assert run(lib, "recv", sub, x, COUNT, f32, any_source).source == 2
+            code = lib.c.pyccl_recv(
+                comm, lib.memory(x), COUNT, f32, any_source,
+                lib.options("operation", timeout=0), lib.ffi.NULL,
+            )  # fmt: skip
+            assert code == lib.c.PYCCL_TIMEOUT
+            assert "no member sent with tag 0" in lib.error()
+        else:
+            x = given(rank)
+            assert run(lib, "send", comm, x, COUNT, f32, 1, tag=3).source == -1
+            if rank == 0:
+                run(lib, "send", sub, x, COUNT, f32, 0)
+        lib.check(lib.c.pyccl_barrier(comm, 7, PATIENCE))
+        if rank == 1:
+            assert run(lib, "recv", sub, x, COUNT, f32, 1).source == 1
+        elif rank == 2:
+            run(lib, "send", sub, x, COUNT, f32, 0)
+        lib.check(lib.c.pyccl_barrier(comm, 0, PATIENCE))
+        assert lib.all_reduce(comm, np.ones(1)).source == -1
+        lib.c.pyccl_free(sub)
+
+    run_peers(PEERS, body)
+
+
 @pytest.mark.parametrize(
     ("ranks", "text"),
     [([], "at least one"), ([1], "no rank 1"), ([0, 0], "twice"), ([-1], "no rank -1")],
@@ -287,6 +326,10 @@ def test_nonsense_in_calls_is_refused(lib: Library, coordinator: Any) -> None:
         call(collective=c.PYCCL_RECV + 1),
         call(collective=c.PYCCL_SEND, rank=1),
         call(collective=c.PYCCL_SEND, rank=0),
+        call(collective=c.PYCCL_SEND, rank=lib.constants.ANY_SOURCE),
+        call(collective=c.PYCCL_EXCHANGE, rank=lib.constants.ANY_SOURCE),
+        call(collective=c.PYCCL_RECV, rank=lib.constants.ANY_SOURCE),
+        call(collective=c.PYCCL_RECV, rank=-2),
         call(collective=c.PYCCL_BROADCAST, rank=1),
         call(collective=c.PYCCL_BROADCAST, rank=-1),
         call(collective=c.PYCCL_ALL_GATHER, world_size=-1),

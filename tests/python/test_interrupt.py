@@ -31,7 +31,8 @@ PRELUDE = """
     def interrupt_once_it_waits(sent):
         # These are the ones that wait in the core; it lends this thread the lock meanwhile.
         waiting = tuple(function.__code__ for function in (
-            pyccl.Communicator._run, pyccl.Communicator._finish, pyccl.Work.wait))
+            pyccl.Communicator._run, pyccl.Communicator._run_pair, pyccl.Communicator._finish,
+            pyccl.Work.wait))
         while sys._current_frames()[main].f_code not in waiting:
             pass
         sent.append(time.monotonic())
@@ -64,7 +65,7 @@ def run(address: str, script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("call", ["all_reduce(x)", "barrier()", "update()"])
+@pytest.mark.parametrize("call", ["all_reduce(x)", "barrier()", "update()", "recv(x, None)"])
 def test_a_blocking_call_ends_within_200_ms(coordinator: pyccl.Coordinator, call: str) -> None:
     out = run(
         coordinator.address,
@@ -99,6 +100,21 @@ def test_the_communicator_stays_usable(coordinator: pyccl.Coordinator) -> None:
         """,
     )
     assert out == "[2.0, 2.0, 2.0]\n"
+
+
+def test_a_receive_from_any_source_that_was_given_up_has_not_happened(
+    coordinator: pyccl.Coordinator,
+) -> None:
+    out = run(
+        coordinator.address,
+        """
+        seconds_to_interrupt(lambda: comm.recv(x, None))
+        work = others[0].send(np.ones(1000), comm.rank, async_op=True, timeout=30)
+        print(comm.recv(x, None, timeout=30).source == others[0].rank, x[999])
+        print(work.wait(30).attempts, comm.epoch == others[0].epoch)
+        """,
+    )
+    assert out == "True 1.0\n1 True\n"
 
 
 def test_an_update_that_was_given_up_can_be_asked_for_again(

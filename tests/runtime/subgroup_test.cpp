@@ -11,6 +11,8 @@
 using pyccl::PeerId;
 using pyccl::Rank;
 using pyccl::collectives::Kind;
+using pyccl::runtime::any_source;
+using pyccl::runtime::ask_pair;
 using pyccl::runtime::kind_of;
 using pyccl::runtime::pair_of;
 using pyccl::runtime::PairRole;
@@ -99,4 +101,51 @@ TEST_CASE("a rank that there was is lost, one that there never was is a mistake"
   CHECK(code(4) == pyccl::Code::peer_lost);
   CHECK(code(5) == pyccl::Code::invalid_argument);
   CHECK(code(-1) == pyccl::Code::invalid_argument);
+}
+
+TEST_CASE("a receiver may name its sender or leave it open") {
+  pyccl::runtime::ViewSnapshot view;
+  view.peers = peers;
+  view.members_most = 5;
+  const auto ask = [&](PairRole role, Rank other, const pyccl::runtime::Subgroup* within) {
+    pyccl::engine::Request request;
+    const pyccl::Status status = ask_pair(request, view, within, {20}, role, other);
+    CHECK(status.code() == pyccl::Code::ok);
+    return request;
+  };
+  const auto named = ask(PairRole::receiver, 2, nullptr);
+  CHECK(named.members == std::vector<PeerId>{{70}, {20}});
+  CHECK(named.sources.empty());
+  CHECK(named.source == 2);
+  const auto open = ask(PairRole::receiver, any_source, nullptr);
+  CHECK(open.kind == Kind::send);
+  CHECK(open.members.empty());
+  CHECK(open.sources == peers);
+  CHECK(open.source == -1);
+  CHECK(open.name == named.name);
+  CHECK(ask(PairRole::sender, 2, nullptr).source == -1);
+  CHECK(ask(PairRole::partner, 2, nullptr).source == -1);
+
+  const auto subgroup = subgroup_of(peers, {20}, {3, 1, 0}, "name").take();
+  const auto within = ask(PairRole::receiver, any_source, &subgroup);
+  CHECK(within.sources == subgroup.members);
+  CHECK(within.name == ask(PairRole::receiver, 0, &subgroup).name);
+  CHECK(within.name != open.name);
+}
+
+TEST_CASE("nobody can be any source but of a receiver, and where there is somebody else") {
+  pyccl::engine::Request request;
+  pyccl::runtime::ViewSnapshot view;
+  view.peers = {{20}};
+  view.members_most = 1;
+  const auto code = [&](PairRole role, const pyccl::runtime::Subgroup* within) {
+    return ask_pair(request, view, within, {20}, role, any_source).code();
+  };
+  CHECK(code(PairRole::receiver, nullptr) == pyccl::Code::invalid_argument);
+  CHECK(code(PairRole::sender, nullptr) == pyccl::Code::invalid_argument);
+  CHECK(code(PairRole::partner, nullptr) == pyccl::Code::invalid_argument);
+  view.members_most = 2;
+  CHECK(code(PairRole::receiver, nullptr) == pyccl::Code::peer_lost);
+  const auto subgroup = subgroup_of(view.peers, {20}, {0}, "").take();
+  CHECK(code(PairRole::receiver, &subgroup) == pyccl::Code::invalid_argument);
 }
