@@ -1,8 +1,8 @@
 """torch's own tests of its backends, run for pyccl.
 
 They are a part of torch (torch.testing._internal.distributed.distributed_test), and name the
-backends that they are for. Where they name Gloo, this file has them take pyccl, too, before the
-text is compiled; nothing else of it is changed. Run as a program like any file of unittest, with
+backends that they are for. Where they name Gloo, or MPI for what Gloo has not, this file has them
+take pyccl, too, before the text is compiled; nothing else of it is changed. Run as a program like any file of unittest, with
 BACKEND=gloo for comparison:
 
     BACKEND=pyccl WORLD_SIZE=3 python tests/torch/suite.py -v [-k NAME]
@@ -23,6 +23,7 @@ NAME = "torch.testing._internal.distributed.distributed_test"
 # What these tests ask of a backend by its name.
 CONDITIONS = {
     'BACKEND != "gloo"': 'BACKEND not in ("gloo", "pyccl")',
+    'BACKEND != "mpi"': 'BACKEND not in ("mpi", "pyccl")',
     'BACKEND == "gloo"': 'BACKEND in ("gloo", "pyccl")',
     'require_backend_is_available({"gloo"})': 'require_backend_is_available({"gloo", "pyccl"})',
 }
