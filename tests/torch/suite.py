@@ -2,8 +2,8 @@
 
 They are a part of torch (torch.testing._internal.distributed.distributed_test), and name the
 backends that they are for. Where they name Gloo, or MPI for what Gloo has not, this file has them
-take pyccl, too, before the text is compiled; nothing else of it is changed. Run as a program like any file of unittest, with
-BACKEND=gloo for comparison:
+take pyccl, too, before the text is compiled; nothing else of it is changed. Run as a program like
+any file of unittest, with BACKEND=gloo for comparison:
 
     BACKEND=pyccl WORLD_SIZE=3 python tests/torch/suite.py -v [-k NAME]
 """
