@@ -19,15 +19,12 @@ networks: what fewer bytes save there is less than elsewhere.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
+from command_line import FILE, console_of, list_of, parsed, peers_of, write
 from rounding import errors as exactness
 from rounding import speed as timing
 
@@ -36,38 +33,13 @@ from pyccl.cli.bench import size_of
 from pyccl.cli.bench.plot import PlotUnavailableError, require_matplotlib
 from pyccl.testing import PeerProcessError
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _CODECS = click.Choice(list(_core.codecs))
-
-
-Callback = Callable[[click.Context, click.Parameter, str], Any]
-
-
-def _parsed(kind: Callable[[str], Any]) -> Callback:
-    def parse(_: click.Context, __: click.Parameter, text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return parse
-
-
-def _list_of(kind: Callable[[str], Any]) -> Callback:
-    """What stands between commas."""
-    return _parsed(lambda text: [kind(part) for part in text.split(",")])
 
 
 def _transport(name: str) -> str:
     if name not in ("tcp", "auto"):
         raise ValueError(f"{name!r} is no transport; there are tcp and auto")
     return name
-
-
-def _peers(text: str) -> int:
-    if (peers := int(text)) < 2:
-        raise ValueError("there is nothing to send with less than 2 peers")
-    return peers
 
 
 @click.group(help=(__doc__ or "").split("\n\n")[0])
@@ -77,15 +49,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--codec", "codecs", type=_CODECS, multiple=True, help="May be repeated. All.")
-@click.option("--peers", callback=_list_of(_peers), default="2,4,8,16", show_default=True)
-@click.option("--elements", callback=_parsed(size_of), default="1M", show_default=True)
+@click.option("--peers", callback=list_of(peers_of), default="2,4,8,16", show_default=True)
+@click.option("--elements", callback=parsed(size_of), default="1M", show_default=True)
 @click.option(
     "--alike", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
     help="The part of the variance that all contributions share.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all figures there.")
-@click.option("--plot", "plot_file", type=_FILE, metavar="FILE.png", help="Draw error over peers.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all figures there.")
+@click.option("--plot", "plot_file", type=FILE, metavar="FILE.png", help="Draw error over peers.")
 def errors(
     codecs: tuple[str, ...],
     peers: list[int],
@@ -107,11 +79,11 @@ def errors(
         print(f"{number} peers", file=sys.stderr)
         found += exactness.measure(codecs, number, elements, alike, seed)
     found.sort(key=lambda one: codecs.index(one.codec))
-    console = _console()
+    console = console_of(140)
     console.print(exactness.relative_table(found))
     console.print(exactness.absolute_table(found))
     run = {"elements": elements, "alike": alike, "seed": seed}
-    _write(json_file, {**run, "errors": [one.to_json() for one in found]})
+    write(json_file, {**run, "errors": [one.to_json() for one in found]})
     if plot_file is not None:
         exactness.draw(found, plot_file)
 
@@ -122,17 +94,17 @@ def errors(
     default=["int8", "fp4_e3m0", "int4", "fp8_e4m3"], help="May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--sizes", callback=_list_of(size_of), default="1M,16M,256M", show_default=True,
+    "--sizes", callback=list_of(size_of), default="1M,16M,256M", show_default=True,
     help="Of the f32 array of each peer.",
 )  # fmt: skip
-@click.option("--peers", callback=_list_of(_peers), default="2,4", show_default=True)
+@click.option("--peers", callback=list_of(peers_of), default="2,4", show_default=True)
 @click.option(
-    "--transport", "transports", callback=_list_of(_transport), default="tcp,auto",
+    "--transport", "transports", callback=list_of(_transport), default="tcp,auto",
     show_default=True, help="auto: memory, here.",
 )  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--zstd/--no-zstd", default=False, help="Each codec with zstd, too.")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all samples there.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all samples there.")
 def speed(
     codecs: tuple[str, ...],
     sizes: list[int],
@@ -156,23 +128,13 @@ def speed(
         # What is known by then is worth a table.
         print(f"ended early: {error or 'interrupted'}", file=sys.stderr)
         ended_early = True
-    console = _console()
+    console = console_of(140)
     for number, transport in dict.fromkeys((cell.peers, cell.transport) for cell in cells):
         console.print(timing.table_of(cells, number, transport))
     cores = {"processors": os.cpu_count()}
-    _write(json_file, {**cores, "cells": [cell.to_json() for cell in cells]})
+    write(json_file, {**cores, "cells": [cell.to_json() for cell in cells]})
     if ended_early:
         sys.exit(1)
-
-
-def _console() -> Console:
-    # A file has no width to fit into.
-    return Console() if sys.stdout.isatty() else Console(width=140)
-
-
-def _write(file: Path | None, content: dict[str, Any]) -> None:
-    if file is not None:
-        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

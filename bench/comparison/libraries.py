@@ -136,11 +136,12 @@ def _join_gloo(args: argparse.Namespace) -> Iterator[Membership]:
     distributed.init_process_group(
         "gloo", init_method=f"tcp://{args.address}", rank=args.rank, world_size=args.ranks
     )
-    yield Membership(args.rank, _gloo_call, distributed.barrier)
+    yield Membership(args.rank, torch_call, distributed.barrier)
     distributed.destroy_process_group()
 
 
-def _gloo_call(case: Case) -> Call | None:
+def torch_call(case: Case) -> Call | None:
+    """Of torch.distributed, whatever the backend of its process group."""
     import torch
     from torch import distributed
 

@@ -35,15 +35,17 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     with join(args) as membership:
-        measured = {size: _measure(membership, size, args) for size in args.sizes}
+        measured = {
+            size: measure(membership, args.collective, size, args.ranks) for size in args.sizes
+        }
         membership.barrier()
     file = Path(args.results) / f"rank-{membership.rank}.json"
     file.write_text(json.dumps(measured), encoding="utf-8")
 
 
-def _measure(membership: Membership, size: int, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of one call at this rank, and what the batch cost this process."""
-    case = Case.of(args.collective, size, membership.rank, args.ranks)
+def measure(membership: Membership, collective: str, size: int, ranks: int) -> dict[str, float]:
+    """Seconds of one call at this rank, and of the processor in this process per call."""
+    case = Case.of(collective, size, membership.rank, ranks)
     call = membership.call_of(case) or (lambda: None)
     call()
     if wrong := case.wrong():
