@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import pyccl
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -32,12 +34,15 @@ def test_hello(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
     ]
 
 
-def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["elastic.py", "elastic_ddp.py"])
+def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path, name: str) -> None:
+    if name == "elastic_ddp.py":
+        pytest.importorskip("torch")
     arguments = (coordinator.address, "--steps", "40", "--pause", "0.02")
-    first = start(tmp_path, "elastic.py", *arguments)
+    first = start(tmp_path, name, *arguments)
     assert first.stdout is not None
     assert "rank 0 of 1" in first.stdout.readline()
-    others = [start(tmp_path, "elastic.py", *arguments) for _ in range(2)]
+    others = [start(tmp_path, name, *arguments) for _ in range(2)]
     # One that is killed once it takes part.
     victim = others.pop()
     assert victim.stdout is not None
