@@ -13,7 +13,6 @@ from pyccl.errors import (
     InvalidTypeError,
     OperationTimeout,
     PycclError,
-    from_status,
 )
 from pyccl.operations import Shared
 from pyccl.options import code, integer, seconds, text
@@ -235,16 +234,9 @@ class Communicator(Collectives):
             raise InvalidTypeError(f"progress is {progress!r}, but must be a function or None")
         if self._shared.closed:
             raise ClosedError("the communicator was closed; connect() gives a new one")
-        failure, fields = self._core.sync(
-            state._core,
-            code(_core.strategies, strategy, "strategy"),
-            bool(expect_next),
-            self._timeout_of(timeout),
-            progress,
-        )
-        if failure is not None:
-            raise from_status(*failure)
-        info = SyncInfo._of(fields)
+        how = code(_core.strategies, strategy, "strategy"), bool(expect_next)
+        limit = self._timeout_of(timeout)
+        info = state._sync(lambda: self._core.sync(state._core, *how, limit, progress))
         self._shared.pending = info.peers_pending
         return info
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from pyccl import _core, _state_file
 from pyccl.arrays import ArrayLike, numpy_type, tensor
-from pyccl.errors import InvalidArgumentError, InvalidTypeError, StateFileError
+from pyccl.errors import InvalidArgumentError, InvalidTypeError, StateFileError, from_status
 from pyccl.options import integer
 
 Strategy = Literal["popular", "send_only", "receive_only"]
@@ -109,7 +111,7 @@ class SharedState(Mapping[str, Any]):
         state.load("snapshot.pyccl")                      # into its own
     """
 
-    __slots__ = ("_arrays", "_core", "_described", "_expect_next")
+    __slots__ = ("_arrays", "_busy", "_core", "_described", "_expect_next", "_lock")
 
     def __init__(
         self, tensors: Mapping[str, ArrayLike], revision: int = 0, *, expect_next: bool = False
@@ -128,6 +130,8 @@ class SharedState(Mapping[str, Any]):
             memory, dtype, shape = tensor(one, f"tensor {name!r}")
             self._described.append((name, dtype, tuple(shape), memory))
         at = integer(revision, "revision", 0, _REVISION_MAX)
+        self._lock = threading.Lock()
+        self._busy = False
         self._expect_next = bool(expect_next)
         self._core = _core.SharedState(self._described, at, self._expect_next)
 
@@ -157,6 +161,9 @@ class SharedState(Mapping[str, Any]):
     def digest(self) -> str:
         """Reads all tensors and returns 32 hex digits that stand for names, types, shapes and
         bits: states are equal if these are. Not the revision."""
+        with self._lock:
+            if not self._busy:
+                self._gather()
         return self._core.digest()
 
     def save(self, path: Path) -> int:
@@ -208,6 +215,11 @@ class SharedState(Mapping[str, Any]):
         return made[0]
 
     def _load(self, path: Path) -> None:
+        with self._held():
+            self._fill(path)
+            self._scatter()
+
+    def _fill(self, path: Path) -> None:
         prepared = False
 
         def prepare(header: _state_file.Header) -> list[memoryview]:
@@ -216,13 +228,13 @@ class SharedState(Mapping[str, Any]):
             prepared = True
             return memory
 
-        before = self.digest()
+        before = self._core.digest()
         try:
             header = _state_file.read(path, prepare)
             self._check(header, path)
         except BaseException:
             # Only where the file changed under our hands, or the user was impatient.
-            if prepared and self.digest() != before:
+            if prepared and self._core.digest() != before:
                 self._core.spoil()
             raise
         self._core.restored(header.revision)
@@ -248,10 +260,47 @@ class SharedState(Mapping[str, Any]):
         return [_flat(memory[one.name]) for one in header.tensors]
 
     def _check(self, header: _state_file.Header, path: Path) -> None:
-        if self.digest() != header.digest:
+        if self._core.digest() != header.digest:
             raise StateFileError(
                 f"{os.fspath(path)}: its tensors do not have the digest that it names"
             )
+
+    def _sync(self, run: Callable[[], tuple[tuple[Any, ...] | None, _core._SyncInfo]]) -> SyncInfo:
+        """A sync by the core, between what subclasses do before and after it."""
+        with self._held():
+            changed = True
+            try:
+                failure, fields = run()
+                if failure is not None:
+                    raise from_status(*failure)
+                info = SyncInfo._of(fields)
+                changed = info.blocks_fetched > 0
+            finally:
+                # One that has failed may have brought all of the new bits, and the new revision.
+                if changed and not self.void:
+                    self._scatter()
+            return info
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """What was gathered stays as it is: others neither begin anew nor gather meanwhile."""
+        with self._lock:
+            if self._busy:
+                raise InvalidArgumentError("a sync or load of this state is running")
+            self._gather()
+            self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _gather(self) -> None:
+        """For subclasses whose tensors stand for something that is kept elsewhere: reads it into
+        them. Called before each sync, digest, save and load."""
+
+    def _scatter(self) -> None:
+        """The way back: called when a sync or a load may have changed the tensors, and has left
+        them whole. What was not changed is not to be written."""
 
     def _schema(self) -> tuple[_state_file.TensorInfo, ...]:
         return tuple(
