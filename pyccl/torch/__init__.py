@@ -6,6 +6,8 @@
 Rendezvous is torch's own: torchrun, an init_method or a store. Rank 0 runs the coordinator;
 PYCCL_COORDINATOR=host:port uses one that runs already. PYCCL_LISTEN=host:port says on which address
 this process is reached.
+
+And for groups whose members come and go, `shared_state()`: a training as state for comm.sync().
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pyccl.torch.errors import (
 )
 from pyccl.torch.process_group import ProcessGroup
 from pyccl.torch.registration import register
+from pyccl.torch.state import shared_state
 from pyccl.torch.work import Work
 
 register()
@@ -39,4 +42,5 @@ __all__ = [
     "ProcessGroup",
     "Work",
     "ddp_hook",
+    "shared_state",
 ]
