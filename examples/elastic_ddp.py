@@ -20,6 +20,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("address", nargs="?", default="127.0.0.1:48148")
 parser.add_argument("--steps", type=int, default=300)
 parser.add_argument("--pause", type=float, default=0.2, help="seconds of pretended work per step")
+parser.add_argument("--ranks", type=int, default=1, help="begin when so many are there")
 parser.add_argument("--quantization", help="codec of the gradients")
 options = parser.parse_args()
 
@@ -28,7 +29,7 @@ net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 1))
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 100, 0.5)
 
-group = pyccl.torch.ElasticGroup.connect(options.address)
+group = pyccl.torch.ElasticGroup.connect(options.address, world_size_min=options.ranks)
 model = pyccl.torch.ElasticDDP(
     net,
     group,

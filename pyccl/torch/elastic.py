@@ -87,14 +87,16 @@ class ElasticGroup(ProcessGroup):
 
     def update(self, timeout: timedelta | None = None) -> pyccl.View:
         """The boundary at which newcomers come in; all ranks call it, of all groups of the run."""
-        return self._translated("update", lambda seconds: self._group.update(seconds), timeout)
+        return self._translated("update", self.communicator.update, timeout)
 
     def sync(
         self, state: pyccl.SharedState, *, timeout: timedelta | None = None, **options: Any
     ) -> pyccl.SyncInfo:
         """update(), and then the newest state for all; see pyccl.Communicator.sync()."""
         return self._translated(
-            "sync", lambda seconds: self._group.sync(state, timeout=seconds, **options), timeout
+            "sync",
+            lambda seconds: self.communicator.sync(state, timeout=seconds, **options),
+            timeout,
         )
 
     def _translated(

@@ -34,15 +34,12 @@ def test_hello(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["elastic.py", "elastic_ddp.py"])
-def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path, name: str) -> None:
-    if name == "elastic_ddp.py":
-        pytest.importorskip("torch")
+def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
     arguments = (coordinator.address, "--steps", "40", "--pause", "0.02")
-    first = start(tmp_path, name, *arguments)
+    first = start(tmp_path, "elastic.py", *arguments)
     assert first.stdout is not None
     assert "rank 0 of 1" in first.stdout.readline()
-    others = [start(tmp_path, name, *arguments) for _ in range(2)]
+    others = [start(tmp_path, "elastic.py", *arguments) for _ in range(2)]
     # One that is killed once it takes part.
     victim = others.pop()
     assert victim.stdout is not None
@@ -51,11 +48,33 @@ def test_elastic(coordinator: pyccl.Coordinator, tmp_path: Path, name: str) -> N
     victim.kill()
     texts = [peer.communicate(timeout=60)[0] for peer in (first, *others)]
     victim.communicate()
+    are_in_step(texts, 40)
+
+
+def test_elastic_ddp(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
+    """Two that begin together, and one that comes later and is killed."""
+    pytest.importorskip("torch")
+    arguments = (coordinator.address, "--steps", "50", "--pause", "0.1")
+    pair = [start(tmp_path, "elastic_ddp.py", *arguments, "--ranks", "2") for _ in range(2)]
+    for rank in pair:
+        assert rank.stdout is not None
+        assert "of 2" in rank.stdout.readline()
+    victim = start(tmp_path, "elastic_ddp.py", *arguments)
+    assert victim.stdout is not None
+    victim.stdout.readline()
+    victim.stdout.readline()
+    victim.kill()
+    victim.communicate()
+    are_in_step([rank.communicate(timeout=60)[0] for rank in pair], 50)
+
+
+def are_in_step(texts: list[str], last: int) -> None:
+    """All have come to the last step, with the same state at each."""
     states: dict[str, set[str]] = {}
     for text in texts:
         for step, state in re.findall(r"step (\d+): .* state (\w+)", text):
             states.setdefault(step, set()).add(state)
-    assert states["40"]
+        assert f"step {last}:" in text
     assert all(len(seen) == 1 for seen in states.values())
 
 
