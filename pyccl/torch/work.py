@@ -100,26 +100,32 @@ class Work(_TorchWork):  # type: ignore[misc]
     _source_rank = source_rank
 
     def get_future(self) -> torch.futures.Future[Any]:
+        """What C++ makes of an error is a RuntimeError with its text. The next operation of the
+        group raises the error itself."""
         with self._lock:
             if self._future is not None:
                 return self._future
             devices = sorted({str(one.device) for one in _flat(self._outputs) if one.is_cuda})
-            future = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
-            self._future = future
+            ended = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
+            # To C++, as DDP is, set_exception() is a result like any other, in which it looks for
+            # tensors and finds none. Only what a callback raises is an error there, too.
+            self._future = ended.then(self._give)
         if self._work is None:
-            self._fill(future)
+            self._fill(ended)
         else:
-            self._work.add_done_callback(lambda _: self._fill(future))
-        return future
+            self._work.add_done_callback(lambda _: self._fill(ended))
+        return self._future
 
     getFuture = get_future  # noqa: N815 - as C++ calls it
 
-    def _fill(self, future: torch.futures.Future[Any]) -> None:
+    def _fill(self, ended: torch.futures.Future[Any]) -> None:
         self._settle()
+        ended.set_result(self._outputs)
+
+    def _give(self, _: torch.futures.Future[Any]) -> list[Any]:
         if self._error is not None:
-            future.set_exception(self._error)
-        else:
-            future.set_result(self._outputs)
+            raise self._error
+        return self._outputs
 
     def _settle(self) -> None:
         """Once, behind the end: the error, or what is left to be done for the result."""

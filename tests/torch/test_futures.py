@@ -1,0 +1,31 @@
+"""Futures of operations that fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from pyccl.torch import ProcessGroup
+
+
+def test_an_error_is_one_to_futures(run_ranks: Any) -> None:
+    """To those of C++, too: for what they make of a value, an error is as good as any."""
+
+    def function(group: ProcessGroup) -> None:
+        group.barrier().wait()
+        if group.rank() == 1:
+            group.abort()
+            return
+        future = group.allreduce([torch.ones(3)]).get_future()
+        together = torch.futures.collect_all([future])
+        with pytest.raises(RuntimeError, match=r"PeerLostError.*rank 1 lost"):
+            together.wait()
+        with pytest.raises(RuntimeError, match=r"PeerLostError.*rank 1 lost"):
+            future.then(lambda done: done.value()).wait()
+        with pytest.raises(dist.DistBackendError, match="rank 1 lost"):
+            group.barrier().wait()
+
+    run_ranks(3, function)
