@@ -23,7 +23,7 @@ class Run(Protocol):
         """The peer that runs the coordinator, so that they are lost together; None: no peer."""
 
     def lost(self, peers: tuple[str, ...]) -> tuple[int, ...]:
-        """Places among these of those that are not members any more."""
+        """Places among these of those whose loss has ended the group, if one has."""
 
     def subgroup(self, ranks: list[int], name: str) -> Any: ...
     def close(self) -> None: ...
@@ -87,7 +87,7 @@ class Calls:
                 # In the words of the other backends, which scripts look for.
                 reason = f"{where}: Timed out waiting {1000 * seconds:.0f}ms: {error}"
                 return errors.OperationTimeout(reason, peer=error.peer)
-            return errors.of_torch(error, where, self._lost(error))
+            return errors.of_torch(error, where, self._lost(error), self._group.peers)
 
         return translate
 
@@ -100,6 +100,6 @@ class Calls:
         if not isinstance(error, PeerLostError):
             return ()
         lost = set(self._run.lost(peers))
-        if error.peer in peers:
+        if not lost and error.peer in peers:
             lost.add(peers.index(error.peer))
         return tuple(sorted(lost))

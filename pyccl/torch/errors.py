@@ -6,6 +6,8 @@ pyccl.errors. The text names ranks of the process group.
 
 from __future__ import annotations
 
+import re
+
 from torch.distributed import DistBackendError
 
 from pyccl import errors
@@ -56,8 +58,14 @@ _CLASSES: tuple[tuple[type[errors.PycclError], type[BackendError]], ...] = (
 )
 
 
-def of_torch(error: errors.PycclError, where: str, ranks: tuple[int, ...] = ()) -> BackendError:
-    """The same error for torch; `where` names the operation, `ranks` those that are lost."""
+def of_torch(
+    error: errors.PycclError,
+    where: str,
+    ranks: tuple[int, ...] = (),
+    peers: tuple[str, ...] = (),
+) -> BackendError:
+    """The same error for torch; `where` names the operation, `ranks` those that are lost, and
+    `peers` are those of the group, by rank."""
     if isinstance(error, BackendError):
         return error
     made = PeerLostError if ranks else BackendError
@@ -68,4 +76,10 @@ def of_torch(error: errors.PycclError, where: str, ranks: tuple[int, ...] = ()) 
     lost = ""
     if ranks:
         lost = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))} lost: "
-    return made(f"{where}: {lost}{error}", peer=error.peer, ranks=ranks)
+
+    def name(peer: re.Match[str]) -> str:
+        return f"rank {peers.index(peer[1])}" if peer[1] in peers else peer[0]
+
+    # The run has ranks of its own, in the order of joining, which here would name others.
+    reason = re.sub(r"peer ([0-9a-f]{16}) \(rank \d+\)", name, str(error))
+    return made(f"{where}: {lost}{reason}", peer=error.peer, ranks=ranks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import socket
 import time
 from datetime import timedelta
@@ -26,6 +27,13 @@ INTERFACE = "PYCCL_LISTEN"
 # With the coordinator's process its host is lost as a rank, too, and somebody has to say so.
 _COORDINATOR_LIMIT = 2.0
 _FAREWELL_SECONDS = 5.0
+# Out of the way of callers' tags.
+_WATCH_TAG = 0xFFFFFFE0
+_FOREVER = 1e8
+# It ends in the same step as all that a loss ends.
+_WATCH_SECONDS = 0.5
+# As the core names those that the run has lost; the rank is that of the run.
+_NAMED = re.compile(r"peer ([0-9a-f]{16}) \(rank \d+\)")
 
 
 class World:
@@ -71,6 +79,11 @@ class World:
             )
         # Of these peers and no others, whoever comes later.
         self.group = self.communicator.subgroup([ranks.index(one) for one in range(size)])
+        # What is open when somebody is lost is told who, and why; what begins later, when the
+        # caller was at something else, is not. Here rank 0 waits for the others, and they for it.
+        self._watch = self.group.barrier(
+            tag=_WATCH_TAG + (rank == 0), timeout=_FOREVER, async_op=True
+        )
         atexit.register(self._at_exit)
 
     def subgroup(self, ranks: list[int], name: str) -> pyccl.Subgroup:
@@ -78,9 +91,16 @@ class World:
         return self.group.subgroup(ranks, name)
 
     def lost(self, peers: tuple[str, ...]) -> tuple[int, ...]:
-        """Places among these peers of those that are not members any more."""
-        present = set(self.communicator.peers)
-        return tuple(place for place, peer in enumerate(peers) if peer not in present)
+        """Places among these of those whose loss has ended the group. Others have left because of
+        it, and who learns of it late shall not take them for lost."""
+        absent = set(peers).difference(self.communicator.peers)
+        try:
+            self._watch.wait(_WATCH_SECONDS)
+        except pyccl.PeerLostError as error:
+            absent = absent.intersection(_NAMED.findall(str(error))) or absent
+        except pyccl.PycclError:
+            pass  # it is no view that tells of this loss, or the group was closed here
+        return tuple(place for place, peer in enumerate(peers) if peer in absent)
 
     @property
     def host(self) -> str | None:
