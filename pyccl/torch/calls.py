@@ -33,6 +33,9 @@ class Run(Protocol):
 class Calls:
     """How all operations of a process group begin: as those of a communicator or of a subgroup."""
 
+    # The number of ranks when an operation begins is that when it ends.
+    _fixed = True
+
     def __init__(self, run: Run, group: Any, seconds: float) -> None:
         self._run = run
         self._group = group

@@ -41,6 +41,8 @@ class ElasticGroup(ProcessGroup):
     that another one does not. Within a replica use a ProcessGroup.
     """
 
+    _fixed = False
+
     def __init__(self, communicator: pyccl.Communicator, timeout: timedelta = _TIMEOUT) -> None:
         super().__init__(_Members(communicator), communicator, timeout, owns=True)
         self.communicator = communicator

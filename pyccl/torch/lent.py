@@ -14,6 +14,7 @@ class Lent:
 
     def __init__(self) -> None:
         self._back: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._then: Callable[[], None] | None = None
 
     def read(self, tensor: torch.Tensor, what: str = "the tensor") -> torch.Tensor:
         """Its numbers, in CPU memory without gaps."""
@@ -62,10 +63,19 @@ class Lent:
             self._back.append((tensor.detach(), piece))
         return copy
 
+    def then(self, step: Callable[[], None]) -> None:
+        """To be done when the tensors hold what the operation gives."""
+        self._then = step
+
     @property
     def finish(self) -> Callable[[], None] | None:
         """What is left to be done behind the operation."""
-        return self._carry_back if self._back else None
+        return self._end if self._back or self._then else None
+
+    def _end(self) -> None:
+        self._carry_back()
+        if self._then is not None:
+            self._then()
 
     def _carry_back(self) -> None:
         for tensor, copy in self._back:

@@ -16,7 +16,7 @@ from pyccl.torch.errors import InvalidArgumentError
 from pyccl.torch.forms import Options, only, tensors_of
 from pyccl.torch.lent import Lent
 from pyccl.torch.sparse import sum_sparse
-from pyccl.torch.tensors import as_numbers, factor_of, op_of
+from pyccl.torch.tensors import as_numbers, divides, factor_of, op_of
 from pyccl.torch.work import Work
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Reductions(Calls):
         tensor = only(tensors_of(tensors), "reduce")
         root, lent = options.root, Lent()
         is_root = self._group.rank == root
+        options = self._averaging([tensor], options, lent, here=is_root)
         x = as_numbers(_scaled(lent.read(tensor), options.op))
         out = as_numbers(lent.write(tensor)) if is_root else None
         if out is not None and out.data_ptr() == x.data_ptr():
@@ -81,6 +82,7 @@ class Reductions(Calls):
             shares = only(shares, "reduce_scatter")
         _check_shares(shares, output, self._group, "reduce_scatter")
         lent = Lent()
+        options = self._averaging([output], options, lent)
         x = as_numbers(_scaled(lent.read_all(shares).view(output.dtype), options.op))
         return self._scatter_reduced("reduce_scatter", [(output, x)], shares, lent, options)
 
@@ -101,14 +103,33 @@ class Reductions(Calls):
     _reduce_scatter_base = reduce_scatter_single
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
+    def _averaging(
+        self, tensors: Sequence[Tensor], options: Options, lent: Lent, here: bool = True
+    ) -> Options:
+        """With a sum in the place of an average of whole numbers, which is cut behind it as NCCL
+        cuts: towards zero. `here`: this rank has the result."""
+        if not self._fixed or not divides(options.op, tensors):
+            return options
+        world = self._group.world_size
+
+        def divide() -> None:
+            for one in tensors:
+                one.detach().div_(world, rounding_mode="trunc")
+
+        if here:
+            lent.then(divide)
+        return options._replace(op=_SUM)
+
     def _reduce_all(self, what: str, tensors: list[Tensor], options: Options) -> Work:
+        lent = Lent()
+        options = self._averaging(tensors, options, lent)
         names = {op_of(options.op, one.dtype) for one in tensors}
         if len(names) != 1:
             raise InvalidArgumentError(
                 f"{what}: {options.op} means different things for these types: "
                 + ", ".join(sorted({str(one.dtype) for one in tensors}))
             )
-        lent, name = Lent(), names.pop()
+        name = names.pop()
         scales = factor_of(options.op) is not None
         if scales:
             x = [as_numbers(_scaled(lent.read(one), options.op)) for one in tensors]
@@ -144,6 +165,7 @@ class Reductions(Calls):
         timeout: timedelta | None,
     ) -> Work:  # fmt: skip
         options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
+        options = self._averaging(outputs, options, lent)
         pairs = []
         for output, x in zip(outputs, inputs, strict=True):
             if x.numel() != world * output.numel() or x.dtype != output.dtype:

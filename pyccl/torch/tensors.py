@@ -33,6 +33,8 @@ _OPS = {
 }
 # True is 1 and False is 0, and every result must be one of both: 1 + 1 is 1.
 _OPS_OF_BOOL = {"sum": "bor", "max": "bor", "prod": "band", "min": "band"}
+# The core has no averages of these; NCCL has, and so there are programs that take them.
+_DIVIDED = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _OPS_OF_COMPLEX = ("sum", "avg")
 
 
@@ -89,11 +91,16 @@ def op_of(op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype) -> str:
         name = _OPS_OF_BOOL.get(name, name)
     if dtype.is_complex and name not in _OPS_OF_COMPLEX:
         raise InvalidArgumentError(f"{name} of complex numbers is not defined; sum and avg are")
-    if name in ("avg",) and not floating:
-        raise InvalidArgumentError(f"avg is for floating point only, not for {dtype}")
+    if name == "avg" and not floating:
+        raise InvalidArgumentError(f"avg is not for {dtype} here")
     if name in ("band", "bor", "bxor") and floating:
         raise InvalidArgumentError(f"{name} is for integers and bool only, not for {dtype}")
     return name
+
+
+def divides(op: ReduceOp | ReduceOp.RedOpType, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether this is an average that is made of a sum: one of whole numbers."""
+    return _kind_of(op) == ReduceOp.AVG and all(one.dtype in _DIVIDED for one in tensors)
 
 
 def factor_of(op: ReduceOp | ReduceOp.RedOpType) -> float | torch.Tensor | None:

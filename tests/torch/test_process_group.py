@@ -87,9 +87,7 @@ def test_other_reductions(run_ranks: Any, op: Any, expected: Any) -> None:
     def function(group: ProcessGroup) -> None:
         for dtype in (torch.float32, torch.float64, torch.int32, torch.int64):
             if op == ReduceOp.AVG and not dtype.is_floating_point:
-                with pytest.raises(InvalidArgumentError, match="floating point"):
-                    group.allreduce([torch.ones(3, dtype=dtype)], op)
-                continue
+                continue  # test_averages.py
             every = torch.stack([numbers(rank, (5, 3), dtype) for rank in range(2)])
             x = every[group.rank()].clone()
             group.allreduce([x], options_of("AllreduceOptions", reduceOp=op)).wait()
