@@ -1,11 +1,14 @@
-"""Ranks of process groups as threads of one process, which torch's own init could not have."""
+"""Ranks of process groups for tests: as threads of one process, which torch's own init could not
+have, and as processes, which can be killed."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +18,12 @@ from torch import distributed as dist  # noqa: E402
 
 from pyccl.torch import ProcessGroup  # noqa: E402
 from pyccl.torch.rendezvous import World  # noqa: E402
+
+# Not a package: its name is that of torch itself.
+sys.path.append(str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from crews import Crew, Forge
 
 LIMIT = timedelta(seconds=40)
 RunRanks = Callable[..., list[Any]]
@@ -58,3 +67,28 @@ def run_ranks() -> RunRanks:
         return results
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    from crews import Forge
+
+    running = Forge()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def start(forge: Forge, tmp_path: Path) -> Iterator[Callable[..., Crew]]:
+    """start("module:function", world, **arguments): a crew, which is killed behind the test."""
+    crews: list[Crew] = []
+
+    def start_one(job: str, world: int, **options: Any) -> Crew:
+        folder = tmp_path / f"crew{len(crews)}"
+        folder.mkdir()
+        crews.append(forge.crew(job, world, folder, **options))
+        return crews[-1]
+
+    yield start_one
+    for crew in crews:
+        crew.close()
