@@ -15,11 +15,9 @@ from pyccl.quantization import Codec, Quantization
 from pyccl.torch.elastic import ElasticGroup
 from pyccl.torch.lent import Lent
 from pyccl.torch.process_group import ProcessGroup
+from pyccl.torch.tags import GRADIENTS
 from pyccl.torch.tensors import as_numbers
 from pyccl.torch.work import Work
-
-# Apart from what else the group does: which of both comes first is for DDP to say.
-_TAG = 0xFFFFFFF1
 
 
 class DDPState:
@@ -88,25 +86,23 @@ class DDPState:
         )
         try:
             work = group._group.all_reduce(
-                values, op="avg", weight=self.weight, quantization=quantization, tag=_TAG,
+                values, op="avg", weight=self.weight, quantization=quantization, tag=GRADIENTS,
                 timeout=group._seconds, async_op=True,
             )  # fmt: skip
         except PycclError as error:
             raise translate(error) from error
-        future = torch.futures.Future()
+        ended = torch.futures.Future()
 
-        def ended(work: pyccl.Work) -> None:
+        def give(_: torch.futures.Future[Any]) -> torch.Tensor:
             try:
                 finish(work.result())
             except PycclError as error:
-                future.set_exception(translate(error))
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(buffer)
+                raise translate(error) from error
+            return buffer
 
-        work.add_done_callback(ended)
-        return future
+        work.add_done_callback(lambda _: ended.set_result(None))
+        # Of an error that is set DDP knows nothing; one that a callback raises it raises, too.
+        return ended.then(give)
 
 
 def ddp_hook(state: DDPState | ProcessGroup, bucket: Any) -> torch.futures.Future[Any]:

@@ -41,6 +41,9 @@ class ElasticGroup(ProcessGroup):
     that another one does not. Within a replica use a ProcessGroup.
     """
 
+    # Ranks that are lost between a caller's look at their number and its call make sizes wrong at
+    # some ranks only. The core refuses such a call for all; here it would be refused by some, and
+    # the others would wait for them.
     _fixed = False
 
     def __init__(self, communicator: pyccl.Communicator, timeout: timedelta = _TIMEOUT) -> None:

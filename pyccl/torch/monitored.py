@@ -9,12 +9,10 @@ import numpy as np
 
 from pyccl.errors import PycclError
 from pyccl.torch.errors import BackendError, OperationTimeout
+from pyccl.torch.tags import MONITORED_BARRIER
 
 if TYPE_CHECKING:
     import pyccl
-
-# Out of the way of callers' tags.
-_TAG = 0xFFFFFFF0
 
 
 def monitored_barrier(
@@ -41,7 +39,9 @@ def _await_all(
     others = range(1, group.world_size)
     # All at once, since those who have come must not wait for one who has not.
     reports = [
-        group.recv(np.zeros(1, np.uint8), rank, _TAG, timeout=_left(deadline), async_op=True)
+        group.recv(
+            np.zeros(1, np.uint8), rank, MONITORED_BARRIER, timeout=_left(deadline), async_op=True
+        )
         for rank in others
     ]
     missing = []
@@ -63,7 +63,8 @@ def _await_all(
         )
     word = np.zeros(1, np.uint8)
     answers = [
-        group.send(word, rank, _TAG, timeout=_left(deadline), async_op=True) for rank in others
+        group.send(word, rank, MONITORED_BARRIER, timeout=_left(deadline), async_op=True)
+        for rank in others
     ]
     for answer in answers:
         answer.wait()
@@ -72,8 +73,8 @@ def _await_all(
 def _report(group: pyccl.Subgroup, where: str, deadline: float) -> None:
     word = np.zeros(1, np.uint8)
     try:
-        group.send(word, 0, _TAG, timeout=_left(deadline))
-        group.recv(word, 0, _TAG, timeout=_left(deadline))
+        group.send(word, 0, MONITORED_BARRIER, timeout=_left(deadline))
+        group.recv(word, 0, MONITORED_BARRIER, timeout=_left(deadline))
     except PycclError as error:
         raise BackendError(
             f"{where}: Rank {group.rank} successfully reached monitoredBarrier, but received "

@@ -49,7 +49,8 @@ class Movements(Calls):
     ) -> Work:  # fmt: skip
         """Of each rank a list of tensors, like its own."""
         options, lent = Options.of(opts, timeout), Lent()
-        if len(outputs) != self._group.world_size or any(len(o) != len(inputs) for o in outputs):
+        fits = len(outputs) == self._group.world_size or not self._fixed
+        if not fits or any(len(one) != len(inputs) for one in outputs):
             raise InvalidArgumentError(
                 f"all_gather_coalesced: the outputs must be {self._group.world_size} lists, by "
                 f"rank, of {len(inputs)} tensors"
@@ -135,8 +136,8 @@ class Movements(Calls):
             raise InvalidArgumentError(
                 f"all_to_all_single: the output is of {output.dtype}, the input of {x.dtype}"
             )
-        sent = _counts(x, input_splits, world, "input_split_sizes")
-        received = _counts(output, output_splits, world, "output_split_sizes")
+        sent = _counts(x, input_splits, world, "input_split_sizes", self._fixed)
+        received = _counts(output, output_splits, world, "output_split_sizes", self._fixed)
         source, target = as_moved(lent.read(x)), as_moved(lent.write(output))
         unit = source.element_size()
         sends: list[int] | None = [one * x.element_size() // unit for one in sent]
@@ -160,7 +161,7 @@ class Movements(Calls):
     ) -> Work:  # fmt: skip
         options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
         for what, given in (("outputs", outputs), ("inputs", inputs)):
-            if len(given) != world:
+            if len(given) != world and self._fixed:
                 raise InvalidArgumentError(
                     f"all_to_all: {len(given)} {what}, but the group has {world} ranks"
                 )
@@ -216,7 +217,7 @@ class Movements(Calls):
         """One tensor for each rank, which torch gives as they are or in a list of one."""
         if given and isinstance(given[0], (list, tuple)):
             given = only(given, what)
-        if len(given) != self._group.world_size:
+        if len(given) != self._group.world_size and self._fixed:
             raise InvalidArgumentError(
                 f"{what}: {len(given)} tensors, but the group has {self._group.world_size} ranks"
             )
@@ -225,10 +226,10 @@ class Movements(Calls):
     def _gather_all(self, what: str, x: Tensor, out: list[Tensor], options: Options) -> Work:
         if any(one.dtype != x.dtype for one in out):
             raise InvalidArgumentError(f"{what}: the outputs are not all of {x.dtype}")
-        own = out[self._group.rank]
-        if own.numel() != x.numel():
+        room = out[self._group.rank].numel() if self._fixed else x.numel()
+        if room != x.numel():
             raise InvalidArgumentError(
-                f"{what}: this rank has {x.numel()} numbers, but room for {own.numel()} of its own"
+                f"{what}: this rank has {x.numel()} numbers, but room for {room} of its own"
             )
         lent = Lent()
         sizes = [one.numel() * one.element_size() for one in out]
@@ -249,7 +250,8 @@ class Movements(Calls):
         options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
         x, out = [], []
         for output, one in zip(outputs, inputs, strict=True):
-            if output.numel() != world * one.numel() or output.dtype != one.dtype:
+            fits = output.numel() == world * one.numel() or not self._fixed
+            if not fits or output.dtype != one.dtype:
                 raise InvalidArgumentError(
                     f"{what}: the output must have {world} times the elements of the input, and "
                     f"their type; they are {output.numel()} of {output.dtype} and {one.numel()} of "
@@ -267,11 +269,12 @@ class Movements(Calls):
         )  # fmt: skip
 
 
-def _counts(tensor: Tensor, splits: Sequence[int], world: int, what: str) -> list[int]:
+def _counts(tensor: Tensor, splits: Sequence[int], world: int, what: str, fixed: bool) -> list[int]:
     """Numbers by rank, from rows."""
     rows = tensor.shape[0] if tensor.dim() > 0 else 1
     row = tensor.numel() // rows if rows else 0
-    return [one * row for one in split_sizes(splits, rows, world, what)]
+    sizes = split_sizes(splits, rows, world, what) if fixed else splits
+    return [int(one) * row for one in sizes]
 
 
 def _check_alike(by_rank: list[Tensor], tensor: Tensor, what: str) -> None:

@@ -80,7 +80,8 @@ class Reductions(Calls):
         shares: Sequence[Any] = inputs
         if shares and isinstance(shares[0], (list, tuple)):
             shares = only(shares, "reduce_scatter")
-        _check_shares(shares, output, self._group, "reduce_scatter")
+        if self._fixed:
+            _check_shares(shares, output, self._group, "reduce_scatter")
         lent = Lent()
         options = self._averaging([output], options, lent)
         x = as_numbers(_scaled(lent.read_all(shares).view(output.dtype), options.op))
@@ -168,7 +169,8 @@ class Reductions(Calls):
         options = self._averaging(outputs, options, lent)
         pairs = []
         for output, x in zip(outputs, inputs, strict=True):
-            if x.numel() != world * output.numel() or x.dtype != output.dtype:
+            fits = x.numel() == world * output.numel() or not self._fixed
+            if not fits or x.dtype != output.dtype:
                 raise InvalidArgumentError(
                     f"{what}: the input must have {world} times the elements of the output, and "
                     f"their type; they are {x.numel()} of {x.dtype} and {output.numel()} of "

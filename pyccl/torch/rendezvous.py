@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 import pyccl
 from pyccl.torch.errors import BackendError, OperationTimeout
+from pyccl.torch.tags import WATCH_OF_OTHERS, WATCH_OF_RANK_0
 
 logger = logging.getLogger("pyccl.torch")
 
@@ -27,8 +28,6 @@ INTERFACE = "PYCCL_LISTEN"
 # With the coordinator's process its host is lost as a rank, too, and somebody has to say so.
 _COORDINATOR_LIMIT = 2.0
 _FAREWELL_SECONDS = 5.0
-# Out of the way of callers' tags.
-_WATCH_TAG = 0xFFFFFFE0
 _FOREVER = 1e8
 # It ends in the same step as all that a loss ends.
 _WATCH_SECONDS = 0.5
@@ -82,7 +81,7 @@ class World:
         # What is open when somebody is lost is told who, and why; what begins later, when the
         # caller was at something else, is not. Here rank 0 waits for the others, and they for it.
         self._watch = self.group.barrier(
-            tag=_WATCH_TAG + (rank == 0), timeout=_FOREVER, async_op=True
+            tag=WATCH_OF_RANK_0 if rank == 0 else WATCH_OF_OTHERS, timeout=_FOREVER, async_op=True
         )
         atexit.register(self._at_exit)
 

@@ -1,0 +1,6 @@
+"""The tags that this package's own operations have, out of the way of its callers'."""
+
+MONITORED_BARRIER = 0xFFFFFFF0
+WATCH_OF_RANK_0 = 0xFFFFFFF1
+WATCH_OF_OTHERS = 0xFFFFFFF2
+GRADIENTS = 0xFFFFFFF3
