@@ -56,12 +56,11 @@ class Calls:
     ) -> Work:
         """Whoever waits for its end anyhow does so in the call: then nobody else has to be
         woken."""
-        where = self._where(name)
         if self._closed:
-            raise errors.ClosedError(f"{where}: the group was destroyed")
+            raise errors.ClosedError(f"{self._where(name)}: the group was destroyed")
         self._sequence += 1
         seconds = self._limit(options, timeout)
-        translate = self._translator(where, seconds)
+        translate = self._translator(name, seconds)
         waits = not getattr(options, "asyncOp", True) and self._coalesced is None
         try:
             begun = begin(seconds, not waits)
@@ -84,8 +83,9 @@ class Calls:
         group = "" if self._named in ("", "default", "0") else f" of group {self._named!r}"
         return f"{name}, rank {self._group.rank} of {self._group.world_size}{group}"
 
-    def _translator(self, where: str, seconds: float) -> Callable[[PycclError], Any]:
+    def _translator(self, name: str, seconds: float) -> Callable[[PycclError], Any]:
         def translate(error: PycclError) -> errors.BackendError:
+            where = self._where(name)
             if isinstance(error, OperationTimeout):
                 # In the words of the other backends, which scripts look for.
                 reason = f"{where}: Timed out waiting {1000 * seconds:.0f}ms: {error}"

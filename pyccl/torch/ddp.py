@@ -81,9 +81,7 @@ class DDPState:
         self, bucket: Any, values: Any, quantization: Any, buffer: torch.Tensor, finish: Any
     ) -> torch.futures.Future[Any]:
         group = self.group
-        translate = group._translator(
-            group._where(f"gradients of bucket {bucket.index()}"), group._seconds
-        )
+        translate = group._translator(f"gradients of bucket {bucket.index()}", group._seconds)
         try:
             work = group._group.all_reduce(
                 values, op="avg", weight=self.weight, quantization=quantization, tag=GRADIENTS,

@@ -111,7 +111,7 @@ class ElasticGroup(ProcessGroup):
         try:
             return call(seconds)
         except PycclError as error:
-            raise self._translator(self._where(name), seconds)(error) from error
+            raise self._translator(name, seconds)(error) from error
 
 
 class _Members:

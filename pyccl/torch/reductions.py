@@ -153,7 +153,7 @@ class Reductions(Calls):
         where, seconds = self._where("all_reduce"), self._limit(options, None)
         if op_of(options.op, tensor.dtype) != "sum" or factor_of(options.op) is not None:
             raise InvalidArgumentError(f"{where}: sparse tensors can only be summed")
-        translate = self._translator(where, seconds)
+        translate = self._translator("all_reduce", seconds)
         try:
             with torch.no_grad():  # what detach() gives would keep its own number of values
                 tensor.copy_(sum_sparse(self._group, tensor, seconds))

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from datetime import timedelta
+from multiprocessing import util
 
 import numpy as np
 from torch import distributed as dist
@@ -26,7 +27,7 @@ logger = logging.getLogger("pyccl.torch")
 COORDINATOR = "PYCCL_COORDINATOR"
 INTERFACE = "PYCCL_LISTEN"
 # With the coordinator's process its host is lost as a rank, too, and somebody has to say so.
-_COORDINATOR_LIMIT = 2.0
+_COORDINATOR_LIMIT = 1.5
 _FAREWELL_SECONDS = 5.0
 _FOREVER = 1e8
 # It ends in the same step as all that a loss ends.
@@ -83,7 +84,10 @@ class World:
         self._watch = self.group.barrier(
             tag=WATCH_OF_RANK_0 if rank == 0 else WATCH_OF_OTHERS, timeout=_FOREVER, async_op=True
         )
+        self._process = os.getpid()
         atexit.register(self._at_exit)
+        # What multiprocessing has started ends without atexit.
+        self._at_end = util.Finalize(None, self._at_exit, exitpriority=0)
 
     def subgroup(self, ranks: list[int], name: str) -> pyccl.Subgroup:
         """Of ranks of this group."""
@@ -111,15 +115,21 @@ class World:
         process ends."""
         self.communicator.leave()
         if self._coordinator is None:
-            atexit.unregister(self._at_exit)
+            self._forget_exit()
 
     def abort(self) -> None:
         """As if this process had died."""
         self.communicator.close()
         self._stop_coordinator()
+        self._forget_exit()
+
+    def _forget_exit(self) -> None:
         atexit.unregister(self._at_exit)
+        self._at_end.cancel()
 
     def _at_exit(self) -> None:
+        if os.getpid() != self._process:
+            return  # a fork, which has no place in the group
         self.communicator.leave()
         deadline = time.monotonic() + _FAREWELL_SECONDS
         while self._coordinator is not None and self._coordinator.members > 0:
