@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import pyccl
 from pyccl.errors import InvalidArgumentError, PycclError
 from pyccl.quantization import Codec, Quantization
+from pyccl.torch import completions
 from pyccl.torch.elastic import ElasticGroup
 from pyccl.torch.lent import Lent
 from pyccl.torch.process_group import ProcessGroup
@@ -49,7 +50,7 @@ class DDPState:
         self.group = group
         self.error_feedback = error_feedback
         self.weight = 1.0
-        self._residuals: dict[tuple[int, int], pyccl.ErrorFeedback] = {}
+        self._residuals: dict[int, tuple[list[torch.Tensor], pyccl.ErrorFeedback]] = {}
 
     def reduce(self, bucket: Any) -> torch.futures.Future[Any]:
         """The mean of all ranks' gradients, weighted, in their place."""
@@ -59,11 +60,7 @@ class DDPState:
         quantization = self.quantization
         compensated = None
         if self.error_feedback:
-            key = bucket.index(), numbers.numel()
-            if key not in self._residuals:
-                assert quantization is not None
-                self._residuals[key] = pyccl.ErrorFeedback(quantization)
-            compensated = self._residuals[key].begin(numbers)
+            compensated = self._feedback_of(bucket).begin(numbers)
             quantization = compensated.quantization
         values = numbers if compensated is None else compensated.values
 
@@ -76,6 +73,17 @@ class DDPState:
                 lent.finish()
 
         return self._begin(bucket, values, quantization, buffer, finish)
+
+    def _feedback_of(self, bucket: Any) -> pyccl.ErrorFeedback:
+        """A residual is of certain parameters in a certain order, in which DDP may divide them
+        anew."""
+        parameters = list(bucket.parameters())
+        known, feedback = self._residuals.get(bucket.index(), (None, None))
+        if feedback is None or known is None or [*map(id, known)] != [*map(id, parameters)]:
+            assert self.quantization is not None
+            feedback = pyccl.ErrorFeedback(self.quantization)
+            self._residuals[bucket.index()] = parameters, feedback
+        return feedback
 
     def _begin(
         self, bucket: Any, values: Any, quantization: Any, buffer: torch.Tensor, finish: Any
@@ -93,12 +101,12 @@ class DDPState:
 
         def give(_: torch.futures.Future[Any]) -> torch.Tensor:
             try:
-                finish(work.result())
+                finish(work.info())
             except PycclError as error:
                 raise translate(error) from error
             return buffer
 
-        work.add_done_callback(lambda _: ended.set_result(None))
+        work.add_done_callback(lambda _: completions.submit(lambda: ended.set_result(None)))
         # Of an error that is set DDP knows nothing; one that a callback raises it raises, too.
         return ended.then(give)
 

@@ -12,6 +12,7 @@ from torch.distributed import Work as _TorchWork
 
 import pyccl
 from pyccl.errors import OperationTimeout, PycclError
+from pyccl.torch import completions
 
 if TYPE_CHECKING:
     from pyccl.torch.errors import BackendError
@@ -38,7 +39,7 @@ class Work(_TorchWork):  # type: ignore[misc]
         self._outputs = outputs
         self._translate = translate
         self._finish = finish
-        self._error: BackendError | None = None
+        self._error: BaseException | None = None
         self._settled = False
         self._lock = threading.Lock()
         self._future: torch.futures.Future[Any] | None = None
@@ -49,7 +50,7 @@ class Work(_TorchWork):  # type: ignore[misc]
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Blocks until the operation has ended; raises its error. `timeout` ends the waiting, and
         not the operation, which has a deadline of its own."""
-        if self._work is not None and not self._settled:
+        if self._work is not None:  # also one that is known to have ended: its hint counts here
             limit = None if not timeout else timeout.total_seconds()
             try:
                 self._work.wait(limit)
@@ -70,19 +71,17 @@ class Work(_TorchWork):  # type: ignore[misc]
         self.wait()
 
     def is_completed(self) -> bool:
-        return self._work is None or self._work.done()
-
-    def is_success(self) -> bool:
-        if not self.is_completed():
+        """Whether it has ended, and the tensors hold what it gives."""
+        if self._work is not None and not self._work.done():
             return False
         self._settle()
-        return self._error is None
+        return True
+
+    def is_success(self) -> bool:
+        return self.is_completed() and self._error is None
 
     def exception(self) -> BaseException | None:
-        if not self.is_completed():
-            return None
-        self._settle()
-        return self._error
+        return self._error if self.is_completed() else None
 
     def result(self) -> list[Any]:
         """The tensors that hold the result; raises the operation's error."""
@@ -113,7 +112,7 @@ class Work(_TorchWork):  # type: ignore[misc]
         if self._work is None:
             self._fill(ended)
         else:
-            self._work.add_done_callback(lambda _: self._fill(ended))
+            self._work.add_done_callback(lambda _: completions.submit(lambda: self._fill(ended)))
         return self._future
 
     getFuture = get_future  # noqa: N815 - as C++ calls it
@@ -138,6 +137,8 @@ class Work(_TorchWork):  # type: ignore[misc]
                     self._error = self._translate(error)
                 elif self._finish is not None:
                     self._finish()
+            except BaseException as error:
+                self._error = error
             finally:
                 self._settled = True
                 self._finish = None

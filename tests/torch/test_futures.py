@@ -29,3 +29,23 @@ def test_an_error_is_one_to_futures(run_ranks: Any) -> None:
             group.barrier().wait()
 
     run_ranks(3, function)
+
+
+def test_a_callback_may_wait_for_another_operation(run_ranks: Any) -> None:
+    """As torch's own hooks of DDP do it, of whom each begins a second operation behind the first
+    one and waits for it."""
+
+    def function(group: ProcessGroup) -> list[float]:
+        def again(done: torch.futures.Future[Any]) -> torch.Tensor:
+            x = done.value()[0]
+            group.allreduce([x]).get_future().wait()
+            return x
+
+        futures = [
+            group.allreduce([torch.full((1 << size,), 1.0)]).get_future().then(again)
+            for size in (20, 3, 10)
+        ]
+        return [future.wait()[0].item() for future in futures]
+
+    results = run_ranks(2, function)
+    assert results == [[4.0] * 3] * 2
