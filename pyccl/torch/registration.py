@@ -9,6 +9,8 @@ from typing import Any
 from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from pyccl.errors import PycclError
+from pyccl.torch.errors import of_torch
 from pyccl.torch.process_group import ProcessGroup
 from pyccl.torch.rendezvous import World
 
@@ -36,7 +38,11 @@ def make(options: Any, given: Any = None) -> ProcessGroup:
     ranks = list(options.global_ranks_in_group)
     if isinstance(whole, ProcessGroup) and ranks and not whole._closed:
         run = whole._run
-        return ProcessGroup(run, run.subgroup(ranks, options.group_id), timeout, owns=False)
+        try:
+            group = run.subgroup(ranks, options.group_id)
+        except PycclError as error:
+            raise of_torch(error, f"new_group of ranks {ranks}") from error
+        return ProcessGroup(run, group, timeout, owns=False)
     world = World(
         options.store, options.group_rank, options.group_size, timeout,
         f"process group {options.group_id!r}",

@@ -6,29 +6,25 @@ PYCCL_COORDINATOR=host:port one that runs already is used instead.
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
 import re
 import socket
 import time
 from datetime import timedelta
-from multiprocessing import util
 
 import numpy as np
 from torch import distributed as dist
 
 import pyccl
+from pyccl.torch import farewells
 from pyccl.torch.errors import BackendError, OperationTimeout
 from pyccl.torch.tags import WATCH_OF_OTHERS, WATCH_OF_RANK_0
-
-logger = logging.getLogger("pyccl.torch")
 
 COORDINATOR = "PYCCL_COORDINATOR"
 INTERFACE = "PYCCL_LISTEN"
 # With the coordinator's process its host is lost as a rank, too, and somebody has to say so.
 _COORDINATOR_LIMIT = 1.5
-_FAREWELL_SECONDS = 5.0
+_KEY = "coordinator"
 _FOREVER = 1e8
 # It ends in the same step as all that a loss ends.
 _WATCH_SECONDS = 0.5
@@ -46,48 +42,76 @@ class World:
         self, store: dist.Store, rank: int, size: int, timeout: timedelta, name: str
     ) -> None:
         self._coordinator: pyccl.Coordinator | None = None
+        self._hosted = COORDINATOR not in os.environ
         deadline = time.monotonic() + timeout.total_seconds()
-        outside = os.environ.get(COORDINATOR)
-        self._hosted = outside is None
-        if outside is None and rank == 0:
-            host = own_address(store)
-            self._coordinator = pyccl.Coordinator(f"{_bracketed(host)}:0")
-            store.set("coordinator", self._coordinator.address)
-        address = outside or _told(store, "coordinator", timeout, name)
+        communicator = None
         try:
-            self.communicator = pyccl.connect(
+            address = self._find_coordinator(store, rank, timeout)
+            communicator = pyccl.connect(
                 address,
                 world_size_min=size,
                 timeout=max(deadline - time.monotonic(), 0.001),
                 operation_timeout=timeout.total_seconds(),
-                coordinator_limit=None if outside else _COORDINATOR_LIMIT,
+                coordinator_limit=_COORDINATOR_LIMIT if self._hosted else None,
                 listen=os.environ.get(INTERFACE),
             )
+            if self._coordinator is not None:
+                # All have read it, or they would not be here. A group that is made of this store
+                # later must not find it.
+                store.delete_key(_KEY)
             # Ranks of the view come from the order of joining, the others from the launcher.
-            ranks = self.communicator.all_gather(np.array([rank]), on_loss="raise")[:, 0].tolist()
+            ranks = communicator.all_gather(np.array([rank]), on_loss="raise")[:, 0].tolist()
+            if sorted(ranks) != list(range(size)):
+                raise pyccl.PycclError(
+                    f"at {address} there are peers of ranks {sorted(ranks)}, but there should be "
+                    f"{size}, from 0; does another job use this coordinator?"
+                )
         except BaseException as error:
-            self._stop_coordinator()
+            self._give_up(store, communicator)
             if not isinstance(error, pyccl.PycclError):
                 raise
             made = OperationTimeout if isinstance(error, pyccl.OperationTimeout) else BackendError
-            raise made(f"init of {name}, rank {rank} of {size}, at {address}: {error}") from error
-        if sorted(ranks) != list(range(size)):
-            self.abort()
-            raise BackendError(
-                f"init of {name}: at {address} there are peers of ranks {sorted(ranks)}, but there "
-                f"should be {size}, from 0; does another job use this coordinator?"
-            )
+            raise made(f"init of {name}, rank {rank} of {size}: {error}") from error
+        self.communicator = communicator
         # Of these peers and no others, whoever comes later.
-        self.group = self.communicator.subgroup([ranks.index(one) for one in range(size)])
+        self.group = communicator.subgroup([ranks.index(one) for one in range(size)])
         # What is open when somebody is lost is told who, and why; what begins later, when the
         # caller was at something else, is not. Here rank 0 waits for the others, and they for it.
         self._watch = self.group.barrier(
             tag=WATCH_OF_RANK_0 if rank == 0 else WATCH_OF_OTHERS, timeout=_FOREVER, async_op=True
         )
-        self._process = os.getpid()
-        atexit.register(self._at_exit)
-        # What multiprocessing has started ends without atexit.
-        self._at_end = util.Finalize(None, self._at_exit, exitpriority=0)
+        farewells.expect(communicator)
+
+    def _find_coordinator(self, store: dist.Store, rank: int, timeout: timedelta) -> str:
+        if not self._hosted:
+            return os.environ[COORDINATOR]
+        if rank == 0:
+            host = own_address(store)
+            try:
+                self._coordinator = pyccl.Coordinator(f"[{host}]:0" if ":" in host else f"{host}:0")
+            except pyccl.PycclError:
+                store.set(_KEY, "")  # the others need not wait for it
+                raise
+            store.set(_KEY, self._coordinator.address)
+            return self._coordinator.address
+        try:
+            store.wait([_KEY], timeout)
+        except Exception as error:
+            raise pyccl.OperationTimeout(
+                f"rank 0 has not said within {timeout.total_seconds():g} s where the coordinator "
+                f"is: {error}"
+            ) from error
+        address = bytes(store.get(_KEY)).decode()
+        if not address:
+            raise pyccl.PycclError("rank 0 could not start the coordinator, and says why")
+        return address
+
+    def _give_up(self, store: dist.Store, communicator: pyccl.Communicator | None) -> None:
+        if communicator is not None:
+            communicator.close()
+        if self._coordinator is not None:
+            self._coordinator.stop()
+            store.delete_key(_KEY)
 
     def subgroup(self, ranks: list[int], name: str) -> pyccl.Subgroup:
         """Of ranks of this group."""
@@ -111,38 +135,19 @@ class World:
         return self.group.peers[0] if self._hosted else None
 
     def close(self) -> None:
-        """Leaves. A coordinator in this process goes on for those who are still there, until the
-        process ends."""
+        """Leaves. A coordinator in this process goes on for those who are still there."""
         self.communicator.leave()
-        if self._coordinator is None:
-            self._forget_exit()
+        farewells.forget(self.communicator)
+        if self._coordinator is not None:
+            farewells.keep(self._coordinator)
+            self._coordinator = None
 
     def abort(self) -> None:
         """As if this process had died."""
         self.communicator.close()
-        self._stop_coordinator()
-        self._forget_exit()
-
-    def _forget_exit(self) -> None:
-        atexit.unregister(self._at_exit)
-        self._at_end.cancel()
-
-    def _at_exit(self) -> None:
-        if os.getpid() != self._process:
-            return  # a fork, which has no place in the group
-        self.communicator.leave()
-        deadline = time.monotonic() + _FAREWELL_SECONDS
-        while self._coordinator is not None and self._coordinator.members > 0:
-            if time.monotonic() > deadline:
-                logger.info("ends the coordinator before all ranks have left")
-                break
-            time.sleep(0.005)
-        self._stop_coordinator()
-
-    def _stop_coordinator(self) -> None:
+        farewells.forget(self.communicator)
         if self._coordinator is not None:
             self._coordinator.stop()
-            self._coordinator = None
 
 
 def own_address(store: dist.Store) -> str:
@@ -164,18 +169,3 @@ def own_address(store: dist.Store) -> str:
         except OSError:
             continue
     return "127.0.0.1"
-
-
-def _told(store: dist.Store, key: str, timeout: timedelta, name: str) -> str:
-    try:
-        store.wait([key], timeout)
-    except Exception as error:
-        raise OperationTimeout(
-            f"init of {name}: rank 0 has not said within {timeout.total_seconds():g} s where the "
-            f"coordinator is: {error}"
-        ) from error
-    return bytes(store.get(key)).decode()
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

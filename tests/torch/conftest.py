@@ -48,8 +48,6 @@ def run_ranks() -> RunRanks:
                 results[number] = function(group)
                 done.wait(LIMIT.total_seconds())
                 group.shutdown()
-                # At the end of the process it would go, too.
-                world._at_exit()
             except threading.BrokenBarrierError:
                 pass
             except BaseException as error:
