@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,9 +9,8 @@ from typing import Any, TypeVar
 from torch import distributed as dist
 
 import pyccl
-from pyccl.errors import InvalidArgumentError, PycclError
+from pyccl.errors import PycclError
 from pyccl.torch.process_group import ProcessGroup
-from pyccl.torch.rendezvous import COORDINATOR
 
 _TIMEOUT = timedelta(seconds=300)
 Result = TypeVar("Result")
@@ -38,7 +36,8 @@ class ElasticGroup(ProcessGroup):
     A grid of replicas and shards has an ElasticGroup for each shard: ranks that hold the same shard
     give connect() the same `group=`. All groups of one coordinator admit newcomers at the same
     boundary, and update() and sync() wait for all ranks of all groups, so no shard sees a replica
-    that another one does not. Within a replica use a ProcessGroup.
+    that another one does not. Within a replica use a ProcessGroup, with a coordinator of its own: a
+    rank of it calls no update(), for which the others would wait.
     """
 
     # Ranks that are lost between a caller's look at their number and its call make sizes wrong at
@@ -52,21 +51,15 @@ class ElasticGroup(ProcessGroup):
 
     @classmethod
     def connect(
-        cls, address: str | None = None, *, timeout: timedelta = _TIMEOUT, **options: Any
+        cls, address: str, *, timeout: timedelta = _TIMEOUT, **options: Any
     ) -> ElasticGroup:
-        """Joins the run of the coordinator at `address` ("host:port"; PYCCL_COORDINATOR by
-        default), and blocks until admitted.
+        """Joins the run of the coordinator at `address` ("host:port"), and blocks until admitted.
 
         timeout: of operations that name none.
         options: those of pyccl.connect(), above all `group` and `world_size_min`.
         """
-        at = address or os.environ.get(COORDINATOR)
-        if not at:
-            raise InvalidArgumentError(
-                f"where is the coordinator? Give its address, or set {COORDINATOR}=host:port"
-            )
         options.setdefault("operation_timeout", timeout.total_seconds())
-        return cls(pyccl.connect(at, **options), timeout)
+        return cls(pyccl.connect(address, **options), timeout)
 
     def install(self) -> ElasticGroup:
         """Makes it the default group of torch.distributed, for calls that name none."""

@@ -23,16 +23,23 @@ class Options(NamedTuple):
     asyncOp: bool = True  # noqa: N815 - torch's name
 
     @classmethod
-    def of(cls, given: Any, timeout: timedelta | None = None, op: Any = None) -> Options:
-        """From torch's options, or from what stands in their place: an operator or a root."""
+    def of(
+        cls,
+        given: Any,
+        timeout: timedelta | None = None,
+        op: Any = None,
+        root: int | None = None,
+    ) -> Options:
+        """From torch's options, or from what may stand in their place or by its name: a timeout, a
+        root, an operator."""
         if isinstance(given, timedelta):
             given, timeout = None, given
+        elif isinstance(given, int):
+            given, root = None, given
+        elif isinstance(given, (dist.ReduceOp, dist.ReduceOp.RedOpType)):
+            given, op = None, given
         if given is None:
-            return cls(timeout=timeout, op=cls().op if op is None else op)
-        if isinstance(given, int):
-            return cls(root=given, timeout=timeout, op=cls().op if op is None else op)
-        if isinstance(given, (dist.ReduceOp, dist.ReduceOp.RedOpType)):
-            return cls(op=given, timeout=timeout)
+            return cls(dist.ReduceOp.SUM if op is None else op, root or 0, timeout)
         return cls(
             op=getattr(given, "reduceOp", dist.ReduceOp.SUM),
             root=getattr(given, "rootRank", 0),

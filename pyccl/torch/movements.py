@@ -21,12 +21,18 @@ Lists = Sequence[Any]
 
 class Movements(Calls):
     def broadcast(
-        self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None
-    ) -> Work:
-        options, given, lent = Options.of(opts, timeout), tensors_of(tensors), Lent()
+        self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None,
+        root: int | None = None,
+    ) -> Work:  # fmt: skip
+        options = Options.of(opts, timeout, root=root)
+        given, lent = tensors_of(tensors), Lent()
         root = options.root
         lend = lent.read if self._group.rank == root else lent.write
+        if not self._fixed:
+            lend = lent.change  # who is the root shows when it begins
         x = [as_moved(lend(one)) for one in given]
+        if not x:
+            raise InvalidArgumentError("broadcast takes at least one tensor")
         return self._start(
             "broadcast",
             lambda seconds, later: self._group.broadcast(
@@ -84,9 +90,9 @@ class Movements(Calls):
 
     def gather(
         self, outputs: Lists, inputs: Tensor | list[Tensor], opts: Any = None,
-        timeout: timedelta | None = None,
+        timeout: timedelta | None = None, root: int | None = None,
     ) -> Work:  # fmt: skip
-        options, lent = Options.of(opts, timeout), Lent()
+        options, lent = Options.of(opts, timeout, root=root), Lent()
         root, tensor = options.root, only(tensors_of(inputs), "gather")
         out, by_rank = None, []
         if self._group.rank == root:
@@ -104,9 +110,9 @@ class Movements(Calls):
 
     def scatter(
         self, outputs: Tensor | list[Tensor], inputs: Lists, opts: Any = None,
-        timeout: timedelta | None = None,
+        timeout: timedelta | None = None, root: int | None = None,
     ) -> Work:  # fmt: skip
-        options, lent = Options.of(opts, timeout), Lent()
+        options, lent = Options.of(opts, timeout, root=root), Lent()
         root, tensor = options.root, only(tensors_of(outputs), "scatter")
         x = None
         if self._group.rank == root:
@@ -142,7 +148,8 @@ class Movements(Calls):
         unit = source.element_size()
         sends: list[int] | None = [one * x.element_size() // unit for one in sent]
         receives: list[int] | None = [one * x.element_size() // unit for one in received]
-        if not (len(input_splits) or len(output_splits)):
+        # Some ranks may say in numbers what others leave out, so all say it.
+        if not (self._fixed or len(input_splits) or len(output_splits)):
             sends = receives = None
         return self._start(
             "all_to_all_single",
@@ -259,6 +266,8 @@ class Movements(Calls):
                 )
             x.append(as_moved(lent.read(one)))
             out.append(as_moved(lent.write(output)))
+        if not x:
+            raise InvalidArgumentError(f"{what} takes at least one tensor")
         many = len(x) > 1
         return self._start(
             what,

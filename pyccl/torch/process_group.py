@@ -89,7 +89,8 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
                 self._run.close()
 
     def abort(self) -> None:
-        """Ends at once, open operations with ClosedError; to the others this rank has died."""
+        """Ends at once, open operations with ClosedError; to the others this rank has died. Of a
+        group that is a part of another one only this: no more operations begin."""
         if not self._closed:
             self._closed = True
             if self._owns:

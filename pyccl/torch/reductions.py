@@ -30,9 +30,10 @@ _SUM = dist.ReduceOp.SUM
 
 class Reductions(Calls):
     def allreduce(
-        self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None
-    ) -> Work:
-        options = Options.of(opts, timeout)
+        self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None,
+        op: Op = None,
+    ) -> Work:  # fmt: skip
+        options = Options.of(opts, timeout, op)
         tensor = only(tensors_of(tensors), "all_reduce")
         if tensor.is_sparse:
             return self._allreduce_sparse(tensor, options)
@@ -49,10 +50,13 @@ class Reductions(Calls):
         opts: Any = None,
         op: Op = None,
         timeout: timedelta | None = None,
+        root: int | None = None,
     ) -> Work:
-        options = Options.of(opts, timeout, op)
+        options = Options.of(opts, timeout, op, root)
         tensor = only(tensors_of(tensors), "reduce")
-        root, lent = options.root, Lent()
+        if not self._fixed and factor_of(options.op) is None:
+            return self._reduce_somewhere(tensor, options)
+        lent, root = Lent(), options.root
         is_root = self._group.rank == root
         options = self._averaging([tensor], options, lent, here=is_root)
         x = as_numbers(_scaled(lent.read(tensor), options.op))
@@ -68,14 +72,27 @@ class Reductions(Calls):
             [tensor], lent, options,
         )  # fmt: skip
 
+    def _reduce_somewhere(self, tensor: Tensor, options: Options) -> Work:
+        """In place, since who is the root shows when it begins."""
+        lent, name = Lent(), op_of(options.op, tensor.dtype)
+        x = as_numbers(lent.change(tensor))
+        return self._start(
+            "reduce",
+            lambda seconds, later: self._group.reduce(
+                x, options.root, op=name, timeout=seconds, async_op=later
+            ),
+            [tensor], lent, options,
+        )  # fmt: skip
+
     def reduce_scatter(
         self,
         outputs: Tensor | list[Tensor],
         inputs: list[Tensor] | list[list[Tensor]],
         opts: Any = None,
         timeout: timedelta | None = None,
+        op: Op = None,
     ) -> Work:
-        options = Options.of(opts, timeout)
+        options = Options.of(opts, timeout, op)
         output = only(tensors_of(outputs), "reduce_scatter")
         shares: Sequence[Any] = inputs
         if shares and isinstance(shares[0], (list, tuple)):

@@ -19,13 +19,19 @@ def sum_sparse(group: pyccl.Subgroup, tensor: torch.Tensor, seconds: float) -> t
     """
     mine = tensor.detach().coalesce().cpu()
     indices, values = mine.indices().t().contiguous(), mine.values().contiguous()
-    found = torch.empty((group.world_size, 1), dtype=torch.int64)
-    group.all_gather(torch.tensor([indices.shape[0]]), out=found, timeout=seconds)
+    found = torch.empty((group.world_size, 1), dtype=torch.int64, device="cpu")
+    count = torch.tensor([indices.shape[0]], device="cpu")
+    group.all_gather(count, out=found, timeout=seconds)
     counts = found[:, 0].tolist()
     all_indices = _gathered(group, indices, counts, seconds)
     all_values = _gathered(group, values, counts, seconds)
     summed = torch.sparse_coo_tensor(
-        all_indices.t(), all_values, tensor.shape, dtype=tensor.dtype, check_invariants=True
+        all_indices.t(),
+        all_values,
+        tensor.shape,
+        dtype=tensor.dtype,
+        device="cpu",
+        check_invariants=True,
     )
     return summed.coalesce().to(tensor.device)
 
@@ -33,7 +39,7 @@ def sum_sparse(group: pyccl.Subgroup, tensor: torch.Tensor, seconds: float) -> t
 def _gathered(
     group: pyccl.Subgroup, rows: torch.Tensor, counts: list[int], seconds: float
 ) -> torch.Tensor:
-    out = torch.empty((sum(counts), *rows.shape[1:]), dtype=rows.dtype)
+    out = torch.empty((sum(counts), *rows.shape[1:]), dtype=rows.dtype, device="cpu")
     row = row_bytes(rows)
     group.all_gather(
         as_bytes(rows), out=as_bytes(out), counts=[count * row for count in counts],

@@ -60,7 +60,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def mirror_of(tensor: torch.Tensor) -> torch.Tensor:
     """Memory on the CPU, without gaps, for such a tensor."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
 def lent(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -276,7 +276,7 @@ def _interleaved(first: torch.Tensor, second: torch.Tensor) -> bool:
     if plain(first) and plain(second):
         return False
     start = first.data_ptr()
-    marks = torch.zeros(max(_end(first), _end(second)) - start, dtype=torch.bool)
+    marks = torch.zeros(max(_end(first), _end(second)) - start, dtype=torch.bool, device="cpu")
 
     def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
         size = tensor.element_size()

@@ -133,6 +133,32 @@ def test_bits(run_ranks: Any) -> None:
     run_ranks(2, function)
 
 
+def test_plain_arguments(run_ranks: Any) -> None:
+    """As torch's own classes take them, besides options."""
+
+    def function(group: ProcessGroup) -> None:
+        rank, limit = group.rank(), timedelta(seconds=20)
+        x = torch.tensor([rank + 2.0])
+        group.allreduce(x, ReduceOp.PRODUCT, limit).wait()
+        group.allreduce([x], op=ReduceOp.MAX).wait()
+        assert x.item() == 6
+        y = torch.tensor([float(rank)])
+        group.broadcast(y, 1, limit).wait()
+        group.broadcast(y, root=1).wait()
+        assert y.item() == 1
+        group.reduce(x, 1, ReduceOp.SUM, limit).wait()
+        group.reduce([x], root=1, op=ReduceOp.MAX).wait()
+        assert x.item() == (12 if rank == 1 else 6)
+        outs = [torch.zeros(1), torch.zeros(1)]
+        group.gather(outs if rank == 0 else [], y, 0, limit).wait()
+        group.scatter(y, [torch.ones(1), torch.full((1,), 5.0)] if rank == 0 else [], root=0).wait()
+        assert y.item() == (1 if rank == 0 else 5)
+        group.reduce_scatter(y, outs, op=ReduceOp.MAX).wait()
+        group.barrier(limit).wait()
+
+    run_ranks(2, function)
+
+
 def test_premultiplied_sums(run_ranks: Any) -> None:
     def function(group: ProcessGroup) -> None:
         rank = group.rank()
@@ -264,6 +290,11 @@ def test_uneven_splits(run_ranks: Any) -> None:
         assert [one.tolist() for one in outs] == [[], [1.0], [2.0, 2.0]]
         with pytest.raises(InvalidArgumentError, match="Split sizes"):
             group.all_to_all_single(out, x, receives, [1, 1, 1])
+        # Equal shares may be said, or not.
+        sizes = [1, 1, 1] if rank == 0 else []
+        swapped = torch.empty(3)
+        group.all_to_all_single(swapped, torch.full((3,), float(rank)), sizes, sizes).wait()
+        assert swapped.tolist() == [0.0, 1.0, 2.0]
 
     run_ranks(3, function)
 
