@@ -6,13 +6,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol
 
-from pyccl.errors import CoordinatorUnavailableError, OperationTimeout, PeerLostError, PycclError
+from pyccl.errors import (
+    ClosedError,
+    CoordinatorUnavailableError,
+    EvictedError,
+    OperationTimeout,
+    PeerLostError,
+    PycclError,
+)
 from pyccl.torch import errors
 from pyccl.torch.lent import Lent
 from pyccl.torch.work import Work
 
 Begin = Callable[[float, bool], Any]
 """Calls the operation of a subgroup with so many seconds; True: it returns a pyccl.Work at once."""
+
+
+# After them nothing of a group with fixed ranks can succeed.
+_ENDS = (PeerLostError, CoordinatorUnavailableError, EvictedError, ClosedError)
 
 
 class Run(Protocol):
@@ -44,6 +55,7 @@ class Calls:
         self._closed = False
         self._named = "default"
         self._coalesced: list[Work] | None = None
+        self._ended: errors.BackendError | None = None
 
     def _start(
         self,
@@ -90,7 +102,10 @@ class Calls:
                 # In the words of the other backends, which scripts look for.
                 reason = f"{where}: Timed out waiting {1000 * seconds:.0f}ms: {error}"
                 return errors.OperationTimeout(reason, peer=error.peer)
-            return errors.of_torch(error, where, self._lost(error), self._group.peers)
+            made = errors.of_torch(error, where, self._lost(error), self._group.peers)
+            if self._fixed and self._ended is None and isinstance(error, _ENDS):
+                self._ended = made
+            return made
 
         return translate
 

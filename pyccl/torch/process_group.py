@@ -81,6 +81,10 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
     _set_default_timeout = set_timeout
 
     # ---- its end
+    def errored(self) -> errors.BackendError | None:
+        """The error that has ended the group, as far as operations have told of it; else None."""
+        return self._ended
+
     def shutdown(self) -> None:
         """Leaves in good order: the others see it and do not wait."""
         if not self._closed:

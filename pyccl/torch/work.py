@@ -109,7 +109,8 @@ class Work(_TorchWork):  # type: ignore[misc]
             # To C++, as DDP is, set_exception() is a result like any other, in which it looks for
             # tensors and finds none. Only what a callback raises is an error there, too.
             self._future = ended.then(self._give)
-        if self._work is None:
+        # Who has waited finds it completed: nobody can have a callback on it yet.
+        if self._work is None or self._work.done():
             self._fill(ended)
         else:
             self._work.add_done_callback(lambda _: completions.submit(lambda: self._fill(ended)))

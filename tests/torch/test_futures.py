@@ -31,6 +31,16 @@ def test_an_error_is_one_to_futures(run_ranks: Any) -> None:
     run_ranks(3, function)
 
 
+def test_the_future_of_what_has_ended_is_completed(run_ranks: Any) -> None:
+    def function(group: ProcessGroup) -> None:
+        for _ in range(20):
+            work = group.allreduce([torch.ones(3)])
+            work.wait()
+            assert work.get_future().done()
+
+    run_ranks(2, function)
+
+
 def test_a_callback_may_wait_for_another_operation(run_ranks: Any) -> None:
     """As torch's own hooks of DDP do it, of whom each begins a second operation behind the first
     one and waits for it."""
