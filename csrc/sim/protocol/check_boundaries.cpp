@@ -23,12 +23,16 @@ class CheckBoundaries final : public Check {
   void died(const PeerNode& peer) override { called_.erase(peer.id()); }
 
   void installed(const PeerNode& peer, const View& view) override {
+    told_[peer.id()] = view.epoch;
     if (view.kind != ViewKind::boundary) return;
     std::erase_if(called_[peer.id()], [](const auto& call) { return !call.second; });
   }
 
   void settled(const PeerNode& peer) override {
     if (!peer.member().admitted()) return;
+    // A caller who is told of an end may call again before this check is told of the view that it
+    // came with.
+    if (peer.member().view().epoch != told_[peer.id()]) return;
     const bool due = !called_[peer.id()].empty();
     if (peer.member().boundary_due() == due) return;
     world_.fail("boundaries", peer.name() + (due ? " has a boundary due and does not know it"
@@ -40,6 +44,7 @@ class CheckBoundaries final : public Check {
     if (!is_subgroup(op.group)) called_[peer.id()][op] = false;
   }
 
+  std::map<PeerId, Epoch> told_;
   std::map<PeerId, std::map<OpKey, bool>> called_;  // since the last boundary; true: still open
 };
 

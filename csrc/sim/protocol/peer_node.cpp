@@ -10,13 +10,23 @@ namespace pyccl::sim {
 
 using namespace protocol;
 
+namespace {
+
+Timing timing_in(const World& world) {
+  Timing timing = world.timing;
+  timing.coordinator_limit = world.swarm.coordinator_limit.value_or(timing.coordinator_limit);
+  return timing;
+}
+
+}  // namespace
+
 PeerNode::PeerNode(World& world, MachineId machine, PeerId id, std::string group)
     : world_(world),
       machine_(machine),
       id_(id),
       group_(std::move(group)),
       name_("p" + std::to_string(machine)),
-      member_({id, group_, Role::worker, {"m" + std::to_string(machine)}, world.timing},
+      member_({id, group_, Role::worker, {"m" + std::to_string(machine)}, timing_in(world)},
               world.clock.now()) {}
 
 // An action for later that dies with this process and waits while it is stopped.

@@ -72,6 +72,7 @@ Swarm draw_swarm(Prng& prng) {
   }
   swarm.rooted = prng.chance(1, 3);
   swarm.uneven = prng.chance(1, 3);
+  if (prng.chance(1, 8)) swarm.coordinator_limit = milliseconds(prng.between(300, 8'000));
   return swarm;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "base/prng.hpp"
 #include "base/time.hpp"
@@ -62,6 +63,7 @@ struct Swarm {
   Duration heartbeat_limit_most() const {
     return std::max(heartbeat_limits[0], heartbeat_limits[1]);
   }
+  std::optional<Duration> coordinator_limit;  // of the peers; none: the default
   FaultRates rates;
 };
 
