@@ -108,15 +108,15 @@ PYCCL_API void pyccl_coordinator_free(pyccl_coordinator* coordinator);
 typedef struct pyccl_communicator pyccl_communicator;
 
 typedef struct pyccl_connect_options {
-  const char* group;      /* default "default"; the peers that reduce together */
-  pyccl_role role;        /* default PYCCL_WORKER */
-  uint32_t connections;   /* to each peer, 1 to 64; default 4 */
-  const char* listen;     /* where other peers reach this one; default NULL: any free port, on the
-                             loopback only if the coordinator is there, else on every interface */
-  const char* advertise;  /* what to tell the others instead of that; default NULL */
-  double timeout;         /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
-  double heartbeat_limit; /* seconds without a word after which the coordinator is dialled again;
-                             default -1: 4. The coordinator's limit counts if it is longer */
+  const char* group;        /* default "default"; the peers that reduce together */
+  pyccl_role role;          /* default PYCCL_WORKER */
+  uint32_t connections;     /* to each peer, 1 to 64; default 4 */
+  const char* listen;       /* where other peers reach this one; default NULL: any free port, on the
+                               loopback only if the coordinator is there, else on every interface */
+  const char* advertise;    /* what to tell the others instead of that; default NULL */
+  double timeout;           /* until admitted; default -1: PYCCL_CONNECT_TIMEOUT */
+  double heartbeat_limit;   /* seconds without a word after which the coordinator is dialled again;
+                               default -1: 4. The coordinator's limit counts if it is longer */
   double coordinator_limit; /* seconds for which the coordinator may be away, before the
                                communicator ends with PYCCL_COORDINATOR_UNAVAILABLE; default -1:
                                for ever, for it may be restarted */

@@ -25,7 +25,7 @@ class Coordinator {
   virtual std::string address() const = 0;
   virtual std::uint32_t incarnation() const = 0;
   virtual std::size_t members() const = 0;  // of the present view
-  virtual void stop() = 0;  // at once; the members go on without it
+  virtual void stop() = 0;                  // at once; the members go on without it
 };
 
 }  // namespace pyccl::runtime
