@@ -282,7 +282,8 @@ def _counts(tensor: Tensor, splits: Sequence[int], world: int, what: str, fixed:
     """Numbers by rank, from rows."""
     rows = tensor.shape[0] if tensor.dim() > 0 else 1
     row = tensor.numel() // rows if rows else 0
-    sizes = split_sizes(splits, rows, world, what) if fixed else splits
+    # Where ranks may be lost meanwhile, the core judges what does not fit, for all of them.
+    sizes = split_sizes(splits, rows, world, what) if fixed else splits or [rows // world] * world
     return [int(one) * row for one in sizes]
 
 

@@ -59,13 +59,7 @@ class World:
                 # All have read it, or they would not be here. A group that is made of this store
                 # later must not find it.
                 store.delete_key(_KEY)
-            # Ranks of the view come from the order of joining, the others from the launcher.
-            ranks = communicator.all_gather(np.array([rank]), on_loss="raise")[:, 0].tolist()
-            if sorted(ranks) != list(range(size)):
-                raise pyccl.PycclError(
-                    f"at {address} there are peers of ranks {sorted(ranks)}, but there should be "
-                    f"{size}, from 0; does another job use this coordinator?"
-                )
+            self.group = self._group_of(communicator, rank, size)
         except BaseException as error:
             self._give_up(store, communicator)
             if not isinstance(error, pyccl.PycclError):
@@ -73,14 +67,24 @@ class World:
             made = OperationTimeout if isinstance(error, pyccl.OperationTimeout) else BackendError
             raise made(f"init of {name}, rank {rank} of {size}: {error}") from error
         self.communicator = communicator
-        # Of these peers and no others, whoever comes later.
-        self.group = communicator.subgroup([ranks.index(one) for one in range(size)])
         # What is open when somebody is lost is told who, and why; what begins later, when the
         # caller was at something else, is not. Here rank 0 waits for the others, and they for it.
         self._watch = self.group.barrier(
             tag=WATCH_OF_RANK_0 if rank == 0 else WATCH_OF_OTHERS, timeout=_FOREVER, async_op=True
         )
         farewells.expect(communicator)
+
+    @staticmethod
+    def _group_of(communicator: pyccl.Communicator, rank: int, size: int) -> pyccl.Subgroup:
+        """Of these peers and no others, whoever comes later, by the ranks of the launcher: those of
+        the view come from the order of joining."""
+        ranks = communicator.all_gather(np.array([rank]), on_loss="raise")[:, 0].tolist()
+        if sorted(ranks) != list(range(size)):
+            raise pyccl.PycclError(
+                f"there are peers of ranks {sorted(ranks)}, but there should be {size}, from 0; "
+                "does another job use this coordinator?"
+            )
+        return communicator.subgroup([ranks.index(one) for one in range(size)])
 
     def _find_coordinator(self, store: dist.Store, rank: int, timeout: timedelta) -> str:
         if not self._hosted:

@@ -1,8 +1,8 @@
 """Tensors as the memory that an operation of the core works on.
 
 Dense CPU tensors without gaps are taken as they are. Others go through a copy: strided ones, those
-of other devices, and lists where the core wants one array. What is only
-moved is taken as bytes, of whatever type; what is computed with, as the numbers that it is made of.
+of other devices, and lists where the core wants one array. What is only moved may be of any type;
+what is computed with is taken as the numbers that it is made of.
 """
 
 from __future__ import annotations
