@@ -62,8 +62,8 @@ class _Events:
                 logs = list(self._logs)
             for log in logs:
                 log.forward()
-            for _, callback in ended:
-                _survive("a callback of a pyccl.Work", callback)
+            while ended:  # and none is kept while this waits for the next event
+                _survive("a callback of a pyccl.Work", ended.pop(0)[1])
 
 
 def _survive(what: str, function: Callable[[], object]) -> None:
