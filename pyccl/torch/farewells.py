@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from multiprocessing import util
+from typing import Protocol
 
 import pyccl
 
@@ -18,12 +19,18 @@ logger = logging.getLogger("pyccl.torch")
 
 _SECONDS = 5.0
 
-_members: list[pyccl.Communicator] = []
+
+class Membership(Protocol):
+    def close(self) -> None:
+        """Leaves, and hands over its coordinator by keep()."""
+
+
+_members: list[Membership] = []
 _hosted: list[pyccl.Coordinator] = []
 _process = 0
 
 
-def expect(communicator: pyccl.Communicator) -> None:
+def expect(member: Membership) -> None:
     """Has it leave at the end of the process, unless it was forgotten."""
     global _process
     _end_idle()
@@ -35,12 +42,12 @@ def expect(communicator: pyccl.Communicator) -> None:
         atexit.register(_leave_all)
         # What multiprocessing has started ends without atexit.
         util.Finalize(None, _leave_all, exitpriority=0)
-    _members.append(communicator)
+    _members.append(member)
 
 
-def forget(communicator: pyccl.Communicator) -> None:
-    if communicator in _members:
-        _members.remove(communicator)
+def forget(member: Membership) -> None:
+    if member in _members:
+        _members.remove(member)
 
 
 def keep(coordinator: pyccl.Coordinator) -> None:
@@ -60,7 +67,7 @@ def _leave_all() -> None:
     if _process != os.getpid():
         return
     while _members:
-        _members.pop().leave()
+        _members.pop().close()
     deadline = time.monotonic() + _SECONDS
     while _hosted and time.monotonic() < deadline:
         _end_idle()

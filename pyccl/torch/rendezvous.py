@@ -6,6 +6,7 @@ PYCCL_COORDINATOR=host:port one that runs already is used instead.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -26,6 +27,8 @@ INTERFACE = "PYCCL_LISTEN"
 _COORDINATOR_LIMIT = 1.5
 _KEY = "coordinator"
 _FOREVER = 1e8
+# Of the documentation's network: no packet goes there, but the way that one would take is known.
+_ELSEWHERE = "192.0.2.1"
 # It ends in the same step as all that a loss ends.
 _WATCH_SECONDS = 0.5
 # As the core names those that the run has lost; the rank is that of the run.
@@ -72,7 +75,7 @@ class World:
         self._watch = self.group.barrier(
             tag=WATCH_OF_RANK_0 if rank == 0 else WATCH_OF_OTHERS, timeout=_FOREVER, async_op=True
         )
-        farewells.expect(communicator)
+        farewells.expect(self)
 
     @staticmethod
     def _group_of(communicator: pyccl.Communicator, rank: int, size: int) -> pyccl.Subgroup:
@@ -141,7 +144,7 @@ class World:
     def close(self) -> None:
         """Leaves. A coordinator in this process goes on for those who are still there."""
         self.communicator.leave()
-        farewells.forget(self.communicator)
+        farewells.forget(self)
         if self._coordinator is not None:
             farewells.keep(self._coordinator)
             self._coordinator = None
@@ -149,7 +152,7 @@ class World:
     def abort(self) -> None:
         """As if this process had died."""
         self.communicator.close()
-        farewells.forget(self.communicator)
+        farewells.forget(self)
         if self._coordinator is not None:
             self._coordinator.stop()
 
@@ -159,17 +162,38 @@ def own_address(store: dist.Store) -> str:
     given = os.environ.get(INTERFACE)
     if given:
         return given.rsplit(":", 1)[0].strip("[]")
+    host = _host_of(store)
+    own = _on_the_way_to(host) if host else "127.0.0.1"  # a file, or this process's memory
+    if _is_name(host) and ipaddress.ip_address(own).is_loopback:
+        # Debian's hosts know their own names by an address that no other host can reach.
+        return _on_the_way_to(_ELSEWHERE, otherwise=own)
+    return own
+
+
+def _host_of(store: dist.Store) -> str:
+    """Empty: it has none."""
     while isinstance(store, dist.PrefixStore):
         store = store.underlying_store
-    if not isinstance(store, dist.TCPStore):
-        return "127.0.0.1"  # a file, or this process's memory
-    for family, kind, proto, _, address in socket.getaddrinfo(
-        store.host, store.port, type=socket.SOCK_DGRAM
-    ):
+    return str(store.host) if isinstance(store, dist.TCPStore) else ""
+
+
+def _on_the_way_to(host: str, otherwise: str = "127.0.0.1") -> str:
+    for family, kind, proto, _, address in socket.getaddrinfo(host, 1, type=socket.SOCK_DGRAM):
         try:
             with socket.socket(family, kind, proto) as probe:
                 probe.connect(address)
                 return str(probe.getsockname()[0])
         except OSError:
             continue
-    return "127.0.0.1"
+    return otherwise
+
+
+def _is_name(host: str) -> bool:
+    """Of a host, which each host may know by another address."""
+    if host in ("", "localhost"):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False

@@ -104,3 +104,17 @@ def meet(rank: Rank, number: int, ranks: list[int]) -> None:
     dist.init_process_group(
         "pyccl", store=store, rank=place, world_size=len(ranks), timeout=TIMEOUT
     )
+
+
+def without_farewell(rank: Rank) -> None:
+    """Rank 0, which has the coordinator, ends as a program that does not destroy its group."""
+    meet(rank, 0, list(range(rank.world)))
+    dist.all_reduce(torch.ones(4))
+    if rank.rank == 0:
+        return
+    run = dist.group.WORLD._run
+    while len(run.communicator.peers) == rank.world:
+        time.sleep(0.01)
+    # Longer than a member bears the absence of its coordinator.
+    time.sleep(2.0)
+    rank.report(left=run.communicator.update().world_size)

@@ -76,3 +76,11 @@ def test_a_rank_is_stopped(start: Start) -> None:
         crews[victim].signal(victim, signal.SIGCONT)
         crews[victim].until_told("lost", [victim], SECONDS)
         crews[victim].until_ended([victim], SECONDS)
+
+
+def test_a_rank_ends_without_a_word(start: Start) -> None:
+    """Its coordinator stays for those who are still at it."""
+    crew = start("losses:without_farewell", WORLD)
+    found = crew.until_told("left", list(range(1, WORLD)), SECONDS)
+    assert all(0 < one["left"] < WORLD for one in found)
+    crew.until_ended(list(range(WORLD)), SECONDS)

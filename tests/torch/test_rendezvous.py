@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,7 +13,7 @@ import torch
 from torch import distributed as dist
 
 import pyccl
-from pyccl.torch import BackendError, OperationTimeout, farewells
+from pyccl.torch import BackendError, OperationTimeout, farewells, rendezvous
 from pyccl.torch.rendezvous import World
 
 LIMIT = timedelta(seconds=30)
@@ -21,7 +22,7 @@ LIMIT = timedelta(seconds=30)
 def meet(
     store: Any, size: int, work: Callable[[World], Any], before: Callable[[int], None] | None = None
 ) -> list[Any]:
-    """What work(world) gave by rank, each on a thread."""
+    """What work(world) gave by rank, each on a thread; with one store for all, or one for each."""
     results: list[Any] = [None] * size
     done = threading.Barrier(size)
 
@@ -29,7 +30,8 @@ def meet(
         try:
             if before is not None:
                 before(number)
-            world = World(store, number, size, LIMIT, "a test")
+            given = store[number] if isinstance(store, list) else store
+            world = World(given, number, size, LIMIT, "a test")
             results[number] = work(world)
             done.wait(LIMIT.total_seconds())
             world.close()
@@ -115,3 +117,28 @@ def test_a_coordinator_that_can_not_begin(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(first, BackendError)
     assert isinstance(second, BackendError)
     assert "rank 0 could not start" in str(second)
+
+
+def test_a_name_that_means_another_address_on_each_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 says no address that only its own host can reach, if it has another one."""
+    ways = {"name": "127.0.1.1", "192.0.2.1": "10.1.2.3", "127.0.0.1": "127.0.0.1"}
+
+    def on_the_way_to(host: str, otherwise: str = "127.0.0.1") -> str:
+        return ways.get(host, otherwise)
+
+    monkeypatch.setattr(rendezvous, "_on_the_way_to", on_the_way_to)
+    monkeypatch.setattr(rendezvous, "_host_of", lambda store: store)
+    assert rendezvous.own_address("name") == "10.1.2.3"
+    assert rendezvous.own_address("localhost") == "127.0.0.1"
+    assert rendezvous.own_address("127.0.0.1") == "127.0.0.1"
+    assert rendezvous.own_address("") == "127.0.0.1"
+    del ways["192.0.2.1"]
+    assert rendezvous.own_address("name") == "127.0.1.1"
+
+
+def test_a_store_is_found_by_its_name() -> None:
+    name = socket.gethostname()
+    store = dist.TCPStore(name, 0, is_master=True, wait_for_workers=False)
+    others = dist.TCPStore(name, store.port, is_master=False)
+    sums = meet([store, others], 2, lambda world: world.group.all_reduce(torch.ones(1)).world_size)
+    assert sums == [2, 2]
