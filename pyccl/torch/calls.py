@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 from pyccl.errors import (
     ClosedError,
@@ -14,14 +15,18 @@ from pyccl.errors import (
     PeerLostError,
     PycclError,
 )
-from pyccl.torch import errors
+from pyccl.torch import callbacks, errors
+from pyccl.torch.callbacks import Chain
 from pyccl.torch.lent import Lent
+from pyccl.torch.staging import Parts, Stager
 from pyccl.torch.work import Work
 
-Begin = Callable[[float, bool], Any]
-"""Calls the operation of a subgroup with so many seconds; True: it returns a pyccl.Work at once."""
+Begin = Callable[[dict[str, Any]], Any]
+"""Calls the operation of a subgroup with these arguments beside its own: timeout, tag, async_op."""
 
 
+# Operations that may be under way of those that waited for copies; a communicator has a limit.
+_OPEN_MAX = 64
 # After them nothing of a group with fixed ranks can succeed.
 _ENDS = (PeerLostError, CoordinatorUnavailableError, EvictedError, ClosedError)
 
@@ -52,6 +57,11 @@ class Calls:
         self._group = group
         self._seconds = seconds
         self._sequence = 0
+        self._position = 0  # of operations that all ranks begin
+        self._stager = Stager(_OPEN_MAX)
+        self._stager_of_callbacks = Stager()
+        self._stager_of_pairs = Stager()
+        self._stagers = (self._stager, self._stager_of_callbacks, self._stager_of_pairs)
         self._closed = False
         self._named = "default"
         self._coalesced: list[Work] | None = None
@@ -64,26 +74,95 @@ class Calls:
         outputs: list[Any],
         lent: Lent,
         options: Any = None,
-        timeout: timedelta | None = None,
+        tag: int | None = None,
+    ) -> Work:
+        """Begins one that all ranks begin, in the order of their calls of each tag."""
+        if getattr(options, "parts", None) is not None:
+            options.parts.append((begin, lent))
+            return cast(Work, None)  # which nobody looks at
+        place, chain, stager = self._next_place()
+        if tag is not None:
+            place, chain = tag, None
+        call = {"tag": place}
+        start = _starter(stager, [(begin, lent)], call)
+        return self._begin(name, start, outputs, lent, options, call, chain)
+
+    def _start_parts(
+        self,
+        name: str,
+        parts: list[tuple[Begin, Lent]],
+        outputs: list[Any],
+        lent: Lent,
+        options: Any,
+    ) -> Work:
+        """Begins several, of a device each, that are one to the caller and to the other ranks.
+        `lent` is what is left to be done behind all of them."""
+        place, chain, stager = self._next_place()
+        call = {"tag": place}
+        start = _starter(stager, parts, call)
+        return self._begin(name, start, outputs, lent, options, call, chain)
+
+    def _start_pair(
+        self, name: str, begin: Begin, outputs: list[Any], lent: Lent, tag: int
+    ) -> Work:
+        """Begins one between two ranks."""
+        call = {"tag": tag}
+        start = _starter(self._stager_of_pairs, [(begin, lent)], call)
+        return self._begin(name, start, outputs, lent, None, call, None)
+
+    def _next_place(self) -> tuple[int, Chain | None, Stager]:
+        """The tag of the next operation that all ranks begin, what its callbacks belong to, and who
+        begins it if it has to wait for copies."""
+        around = callbacks.current()
+        if around is None:
+            return 0, Chain(self, self._position + 1), self._stager
+        # Its place among plain calls is another one on each rank.
+        if around.group is self:
+            return around.tag, around, self._stager_of_callbacks
+        return 0, around, self._stager
+
+    def _begin(
+        self,
+        name: str,
+        start: Callable[[], Any],
+        outputs: list[Any],
+        lent: Lent,
+        options: Any,
+        call: dict[str, Any],
+        chain: Chain | None,
     ) -> Work:
         """Whoever waits for its end anyhow does so in the call: then nobody else has to be
         woken."""
         if self._closed:
             raise errors.ClosedError(f"{self._where(name)}: the group was destroyed")
         self._sequence += 1
-        seconds = self._limit(options, timeout)
+        seconds = self._limit(options, None)
         translate = self._translator(name, seconds)
         waits = not getattr(options, "asyncOp", True) and self._coalesced is None
+        call.update(timeout=seconds, async_op=lent.copies is not None or not waits)
         try:
-            begun = begin(seconds, not waits)
+            begun = start()
         except PycclError as error:
             raise translate(error) from error
-        work = Work(None if waits else begun, outputs, translate, lent.finish)
+        if chain is not None and callbacks.current() is None:
+            self._position += 1  # not of one that was refused, which the others may not have called
+        work = Work(begun if call["async_op"] else None, outputs, translate, lent, chain)
         if waits:
             work.wait()
         elif self._coalesced is not None:
             self._coalesced.append(work)
         return work
+
+    def _close(self) -> None:
+        """No more operations begin."""
+        self._closed = True
+        for stager in self._stagers:
+            stager.stop()
+
+    def _drain(self, timeout: float | None = None) -> None:
+        """Blocks until all that was called has begun."""
+        for stager in self._stagers:
+            stager.drain(timeout)
 
     def _limit(self, options: Any, timeout: timedelta | None) -> float:
         given = timeout if timeout is not None else getattr(options, "timeout", None)
@@ -121,3 +200,25 @@ class Calls:
         if not lost and error.peer in peers:
             lost.add(peers.index(error.peer))
         return tuple(sorted(lost))
+
+
+def _starter(
+    stager: Stager, parts: Sequence[tuple[Begin, Lent]], call: dict[str, Any]
+) -> Callable[[], Any]:
+    """What begins one operation, or several as one: at once, or when its input has come."""
+
+    def start() -> Any:
+        if len(parts) == 1:
+            ((begin, lent),) = parts
+            if lent.copies is not None:
+                return stager.begin(lent.copies, lambda: begin(call))
+            stager.drain()
+            return begin(call)
+        return Parts(
+            [
+                (stager.begin(lent.copies, partial(begin, call)), lent.finish)
+                for begin, lent in parts
+            ]
+        )
+
+    return start

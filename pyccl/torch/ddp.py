@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import pyccl
 from pyccl.errors import InvalidArgumentError, PycclError
 from pyccl.quantization import Codec, Quantization
-from pyccl.torch import completions
+from pyccl.torch.calls import Begin
 from pyccl.torch.elastic import ElasticGroup
 from pyccl.torch.lent import Lent
 from pyccl.torch.process_group import ProcessGroup
@@ -54,25 +54,41 @@ class DDPState:
 
     def reduce(self, bucket: Any) -> torch.futures.Future[Any]:
         """The mean of all ranks' gradients, weighted, in their place."""
-        buffer = bucket.buffer()
-        lent = Lent()
+        buffer, lent = bucket.buffer(), Lent()
         numbers = as_numbers(lent.change(buffer))
-        quantization = self.quantization
-        compensated = None
         if self.error_feedback:
-            compensated = self._feedback_of(bucket).begin(numbers)
-            quantization = compensated.quantization
-        values = numbers if compensated is None else compensated.values
+            begin = self._compensating(bucket, numbers, lent)
+        else:
+            begin = self._averaging(numbers, self.quantization)
+        what = f"gradients of bucket {bucket.index()}"
+        work = self.group._start(what, begin, [buffer], lent, tag=GRADIENTS)
+        return work.get_future().then(lambda done: done.value()[0])
 
-        def finish(info: pyccl.OperationInfo) -> None:
-            if compensated is not None:
-                numbers.copy_(torch.from_numpy(values))
-                if self.weight > 0:
-                    compensated.commit(info)
-            if lent.finish is not None:
-                lent.finish()
+    def _averaging(self, values: Any, quantization: Quantization | None) -> Begin:
+        weight, group = self.weight, self.group._group
+        return lambda call: group.all_reduce(
+            values, op="avg", weight=weight, quantization=quantization, **call
+        )
 
-        return self._begin(bucket, values, quantization, buffer, finish)
+    def _compensating(self, bucket: Any, numbers: torch.Tensor, lent: Lent) -> Begin:
+        feedback, weight = self._feedback_of(bucket), self.weight
+        begun: list[tuple[Any, pyccl.Work[Any]]] = []
+
+        def begin(call: dict[str, Any]) -> Any:
+            # Not before: the numbers may be on their way from a device until then.
+            step = feedback.begin(numbers)
+            work = self._averaging(step.values, step.quantization)({**call, "async_op": True})
+            begun.append((step, work))
+            return work
+
+        def end() -> None:
+            step, work = begun.pop()
+            numbers.copy_(torch.from_numpy(step.values))
+            if weight > 0:
+                step.commit(work.info())
+
+        lent.first(end)
+        return begin
 
     def _feedback_of(self, bucket: Any) -> pyccl.ErrorFeedback:
         """A residual is of certain parameters in a certain order, in which DDP may divide them
@@ -84,31 +100,6 @@ class DDPState:
             feedback = pyccl.ErrorFeedback(self.quantization)
             self._residuals[bucket.index()] = parameters, feedback
         return feedback
-
-    def _begin(
-        self, bucket: Any, values: Any, quantization: Any, buffer: torch.Tensor, finish: Any
-    ) -> torch.futures.Future[Any]:
-        group = self.group
-        translate = group._translator(f"gradients of bucket {bucket.index()}", group._seconds)
-        try:
-            work = group._group.all_reduce(
-                values, op="avg", weight=self.weight, quantization=quantization, tag=GRADIENTS,
-                timeout=group._seconds, async_op=True,
-            )  # fmt: skip
-        except PycclError as error:
-            raise translate(error) from error
-        ended = torch.futures.Future()
-
-        def give(_: torch.futures.Future[Any]) -> torch.Tensor:
-            try:
-                finish(work.info())
-            except PycclError as error:
-                raise translate(error) from error
-            return buffer
-
-        work.add_done_callback(lambda _: completions.submit(lambda: ended.set_result(None)))
-        # Of an error that is set DDP knows nothing; one that a callback raises it raises, too.
-        return ended.then(give)
 
 
 def ddp_hook(state: DDPState | ProcessGroup, bucket: Any) -> torch.futures.Future[Any]:

@@ -101,6 +101,8 @@ class ElasticGroup(ProcessGroup):
         self, name: str, call: Callable[[float], Result], timeout: timedelta | None
     ) -> Result:
         seconds = self._limit(None, timeout)
+        self._drain()
+        self._position = 0  # as newcomers begin
         try:
             return call(seconds)
         except PycclError as error:

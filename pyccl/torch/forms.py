@@ -21,6 +21,8 @@ class Options(NamedTuple):
     root: int = 0
     timeout: timedelta | None = None
     asyncOp: bool = True  # noqa: N815 - torch's name
+    parts: list[Any] | None = None
+    """Where an operation goes that is a part of another one, instead of being begun."""
 
     @classmethod
     def of(

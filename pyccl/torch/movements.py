@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyccl.torch.calls import Calls
+from pyccl.torch.chunks import Chunks
 from pyccl.torch.errors import InvalidArgumentError
 from pyccl.torch.forms import Options, only, tensors_of
 from pyccl.torch.lent import Lent
@@ -19,14 +19,23 @@ Lists = Sequence[Any]
 """Tensors by rank, or one list of such."""
 
 
-class Movements(Calls):
+class Movements(Chunks):
     def broadcast(
         self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None,
         root: int | None = None,
     ) -> Work:  # fmt: skip
-        options = Options.of(opts, timeout, root=root)
-        given, lent = tensors_of(tensors), Lent()
-        root = options.root
+        options, given = Options.of(opts, timeout, root=root), tensors_of(tensors)
+        if len(given) == 1:
+            in_chunks = self._in_chunks(
+                "broadcast", given[0], options, lambda x, options: self._broadcast([x], options),
+                writes=self._group.rank != options.root,
+            )  # fmt: skip
+            if in_chunks is not None:
+                return in_chunks
+        return self._broadcast(given, options)
+
+    def _broadcast(self, given: list[Tensor], options: Options) -> Work:
+        lent, root = Lent(), options.root
         lend = lent.read if self._group.rank == root else lent.write
         if not self._fixed:
             lend = lent.change  # who is the root shows when it begins
@@ -35,9 +44,7 @@ class Movements(Calls):
             raise InvalidArgumentError("broadcast takes at least one tensor")
         return self._start(
             "broadcast",
-            lambda seconds, later: self._group.broadcast(
-                x if len(x) > 1 else x[0], root, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.broadcast(x if len(x) > 1 else x[0], root, **call),
             given, lent, options,
         )  # fmt: skip
 
@@ -65,9 +72,7 @@ class Movements(Calls):
         out = lent.write_all([one for of_rank in outputs for one in of_rank])
         return self._start(
             "all_gather_coalesced",
-            lambda seconds, later: self._group.all_gather(
-                x, out=out, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.all_gather(x, out=out, **call),
             outputs, lent, options,
         )  # fmt: skip
 
@@ -102,9 +107,7 @@ class Movements(Calls):
         x = lent.read_all([tensor])
         return self._start(
             "gather",
-            lambda seconds, later: self._group.gather(
-                x, root, out=out, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.gather(x, root, out=out, **call),
             by_rank, lent, options,
         )  # fmt: skip
 
@@ -122,9 +125,7 @@ class Movements(Calls):
         out = lent.write_all([tensor])
         return self._start(
             "scatter",
-            lambda seconds, later: self._group.scatter(
-                x, root, out=out, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.scatter(x, root, out=out, **call),
             [tensor], lent, options,
         )  # fmt: skip
 
@@ -153,9 +154,8 @@ class Movements(Calls):
             sends = receives = None
         return self._start(
             "all_to_all_single",
-            lambda seconds, later: self._group.all_to_all(
-                source, out=target, send_counts=sends, recv_counts=receives, timeout=seconds,
-                async_op=later,
+            lambda call: self._group.all_to_all(
+                source, out=target, send_counts=sends, recv_counts=receives, **call
             ),
             [output], lent, options,
         )  # fmt: skip
@@ -166,20 +166,20 @@ class Movements(Calls):
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None,
         timeout: timedelta | None = None,
     ) -> Work:  # fmt: skip
-        options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
+        world = self._group.world_size
         for what, given in (("outputs", outputs), ("inputs", inputs)):
             if len(given) != world and self._fixed:
                 raise InvalidArgumentError(
                     f"all_to_all: {len(given)} {what}, but the group has {world} ranks"
                 )
+        options, lent = Options.of(opts, timeout), Lent()
         sends = [one.numel() * one.element_size() for one in inputs]
         receives = [one.numel() * one.element_size() for one in outputs]
         source, target = lent.read_all(inputs), lent.write_all(outputs)
         return self._start(
             "all_to_all",
-            lambda seconds, later: self._group.all_to_all(
-                source, out=target, send_counts=sends, recv_counts=receives, timeout=seconds,
-                async_op=later,
+            lambda call: self._group.all_to_all(
+                source, out=target, send_counts=sends, recv_counts=receives, **call
             ),
             list(outputs), lent, options,
         )  # fmt: skip
@@ -187,20 +187,20 @@ class Movements(Calls):
     def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> Work:
         return self._start(
             "barrier",
-            lambda seconds, later: self._group.barrier(timeout=seconds, async_op=later),
+            lambda call: self._group.barrier(**call),
             [], Lent(), Options.of(opts, timeout),
         )  # fmt: skip
 
     def send(self, tensors: list[Tensor], to: int, tag: int = 0) -> Work:
         lent, tensor = Lent(), only(tensors_of(tensors), "send")
         x = as_moved(lent.read(tensor))
-        return self._start(
+        return self._start_pair(
             f"send to rank {to}, tag {tag}",
-            lambda seconds, later: self._group.send(
-                x, to, tag, timeout=seconds, async_op=later
-            ),
-            [tensor], lent,
-        )  # fmt: skip
+            lambda call: self._group.send(x, to, **call),
+            [tensor],
+            lent,
+            tag,
+        )
 
     def recv(self, tensors: list[Tensor], source: int, tag: int = 0) -> Work:
         return self._receive(tensors, source, tag)
@@ -212,13 +212,13 @@ class Movements(Calls):
         lent, tensor = Lent(), only(tensors_of(tensors), "recv")
         x = as_moved(lent.write(tensor))
         who = "any rank" if source is None else f"rank {source}"
-        return self._start(
+        return self._start_pair(
             f"recv from {who}, tag {tag}",
-            lambda seconds, later: self._group.recv(
-                x, source, tag, timeout=seconds, async_op=later
-            ),
-            [tensor], lent,
-        )  # fmt: skip
+            lambda call: self._group.recv(x, source, **call),
+            [tensor],
+            lent,
+            tag,
+        )
 
     def _by_rank(self, given: Lists, what: str) -> list[Tensor]:
         """One tensor for each rank, which torch gives as they are or in a list of one."""
@@ -244,9 +244,7 @@ class Movements(Calls):
         source, target = lent.read_all([x]), lent.write_all(out)
         return self._start(
             what,
-            lambda seconds, later: self._group.all_gather(
-                source, out=target, counts=counts, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.all_gather(source, out=target, counts=counts, **call),
             [out], lent, options,
         )  # fmt: skip
 
@@ -255,7 +253,6 @@ class Movements(Calls):
         timeout: timedelta | None,
     ) -> Work:  # fmt: skip
         options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
-        x, out = [], []
         for output, one in zip(outputs, inputs, strict=True):
             fits = output.numel() == world * one.numel() or not self._fixed
             if not fits or output.dtype != one.dtype:
@@ -264,15 +261,22 @@ class Movements(Calls):
                     f"their type; they are {output.numel()} of {output.dtype} and {one.numel()} of "
                     f"{one.dtype}"
                 )
-            x.append(as_moved(lent.read(one)))
-            out.append(as_moved(lent.write(output)))
-        if not x:
+        if not inputs:
             raise InvalidArgumentError(f"{what} takes at least one tensor")
-        many = len(x) > 1
+        many = len(inputs) > 1
+        if not many:
+            in_chunks = self._gather_in_chunks(
+                what, outputs[0], inputs[0], options,
+                lambda rows, x, options: self._gather_all(what, x, rows, options),
+            )  # fmt: skip
+            if in_chunks is not None:
+                return in_chunks
+        x = [as_moved(lent.read(one)) for one in inputs]
+        out = [as_moved(lent.write(one)) for one in outputs]
         return self._start(
             what,
-            lambda seconds, later: self._group.all_gather(
-                x if many else x[0], out=out if many else out[0], timeout=seconds, async_op=later
+            lambda call: self._group.all_gather(
+                x if many else x[0], out=out if many else out[0], **call
             ),
             list(outputs), lent, options,
         )  # fmt: skip

@@ -18,6 +18,8 @@ from pyccl.torch.movements import Movements
 from pyccl.torch.reductions import Reductions
 from pyccl.torch.work import Together, Work
 
+_SHUTDOWN_SECONDS = 5.0
+
 
 class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[misc]
     """The backend "pyccl" of torch.distributed; init_process_group() and new_group() make it.
@@ -88,7 +90,8 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
     def shutdown(self) -> None:
         """Leaves in good order: the others see it and do not wait."""
         if not self._closed:
-            self._closed = True
+            self._drain(_SHUTDOWN_SECONDS)  # what was sent is on its way then
+            self._close()
             if self._owns:
                 self._run.close()
 
@@ -96,7 +99,7 @@ class ProcessGroup(Reductions, Movements, dist.ProcessGroup):  # type: ignore[mi
         """Ends at once, open operations with ClosedError; to the others this rank has died. Of a
         group that is a part of another one only this: no more operations begin."""
         if not self._closed:
-            self._closed = True
+            self._close()
             if self._owns:
                 self._run.abort()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pyccl.errors import PycclError
-from pyccl.torch.calls import Calls
+from pyccl.torch import callbacks
+from pyccl.torch.chunks import Chunks
 from pyccl.torch.errors import InvalidArgumentError
 from pyccl.torch.forms import Options, only, tensors_of
 from pyccl.torch.lent import Lent
@@ -28,7 +29,7 @@ Op = Any
 _SUM = dist.ReduceOp.SUM
 
 
-class Reductions(Calls):
+class Reductions(Chunks):
     def allreduce(
         self, tensors: Tensor | list[Tensor], opts: Any = None, timeout: timedelta | None = None,
         op: Op = None,
@@ -37,6 +38,12 @@ class Reductions(Calls):
         tensor = only(tensors_of(tensors), "all_reduce")
         if tensor.is_sparse:
             return self._allreduce_sparse(tensor, options)
+        in_chunks = self._in_chunks(
+            "all_reduce", tensor, options,
+            lambda piece, options: self._reduce_all("all_reduce", [piece], options),
+        )  # fmt: skip
+        if in_chunks is not None:
+            return in_chunks
         return self._reduce_all("all_reduce", [tensor], options)
 
     def allreduce_coalesced(
@@ -56,19 +63,23 @@ class Reductions(Calls):
         tensor = only(tensors_of(tensors), "reduce")
         if not self._fixed and factor_of(options.op) is None:
             return self._reduce_somewhere(tensor, options)
+        in_chunks = self._in_chunks(
+            "reduce", tensor, options, self._reduce, writes=self._group.rank == options.root
+        )
+        return self._reduce(tensor, options) if in_chunks is None else in_chunks
+
+    def _reduce(self, tensor: Tensor, options: Options) -> Work:
         lent, root = Lent(), options.root
         is_root = self._group.rank == root
         options = self._averaging([tensor], options, lent, here=is_root)
-        x = as_numbers(_scaled(lent.read(tensor), options.op))
+        x = as_numbers(lent.read(_scaled(tensor, options.op)))
         out = as_numbers(lent.write(tensor)) if is_root else None
         if out is not None and out.data_ptr() == x.data_ptr():
             out = None
         name = op_of(options.op, tensor.dtype)
         return self._start(
             "reduce",
-            lambda seconds, later: self._group.reduce(
-                x, root, op=name, out=out, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.reduce(x, root, op=name, out=out, **call),
             [tensor], lent, options,
         )  # fmt: skip
 
@@ -78,9 +89,7 @@ class Reductions(Calls):
         x = as_numbers(lent.change(tensor))
         return self._start(
             "reduce",
-            lambda seconds, later: self._group.reduce(
-                x, options.root, op=name, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.reduce(x, options.root, op=name, **call),
             [tensor], lent, options,
         )  # fmt: skip
 
@@ -99,10 +108,7 @@ class Reductions(Calls):
             shares = only(shares, "reduce_scatter")
         if self._fixed:
             _check_shares(shares, output, self._group, "reduce_scatter")
-        lent = Lent()
-        options = self._averaging([output], options, lent)
-        x = as_numbers(_scaled(lent.read_all(shares).view(output.dtype), options.op))
-        return self._scatter_reduced("reduce_scatter", [(output, x)], shares, lent, options)
+        return self._scatter_shares("reduce_scatter", output, shares, options)
 
     def reduce_scatter_single(
         self, output: Tensor, x: Tensor, opts: Any = None, timeout: timedelta | None = None
@@ -150,7 +156,7 @@ class Reductions(Calls):
         name = names.pop()
         scales = factor_of(options.op) is not None
         if scales:
-            x = [as_numbers(_scaled(lent.read(one), options.op)) for one in tensors]
+            x = [as_numbers(lent.read(_scaled(one, options.op))) for one in tensors]
             out: Any = [as_numbers(lent.write(one)) for one in tensors]
         else:
             x = [as_numbers(lent.change(one)) for one in tensors]
@@ -160,9 +166,7 @@ class Reductions(Calls):
         result = (out if many else out[0]) if scales else None
         return self._start(
             what,
-            lambda seconds, later: self._group.all_reduce(
-                given, op=name, out=result, timeout=seconds, async_op=later
-            ),
+            lambda call: self._group.all_reduce(given, op=name, out=result, **call),
             list(tensors), lent, options,
         )  # fmt: skip
 
@@ -171,20 +175,31 @@ class Reductions(Calls):
         if op_of(options.op, tensor.dtype) != "sum" or factor_of(options.op) is not None:
             raise InvalidArgumentError(f"{where}: sparse tensors can only be summed")
         translate = self._translator("all_reduce", seconds)
+        tag, chain, stager = self._next_place()
+        stager.drain()
         try:
             with torch.no_grad():  # what detach() gives would keep its own number of values
-                tensor.copy_(sum_sparse(self._group, tensor, seconds))
+                tensor.copy_(sum_sparse(self._group, tensor, seconds, tag))
         except PycclError as error:
             raise translate(error) from error
-        return Work(None, [tensor], translate)
+        if chain is not None and callbacks.current() is None:
+            self._position += 1
+        return Work(None, [tensor], translate, chain=chain)
+
+    def _scatter_shares(
+        self, what: str, output: Tensor, shares: Sequence[Tensor], options: Options
+    ) -> Work:
+        lent = Lent()
+        options = self._averaging([output], options, lent)
+        given = [_scaled(one, options.op) for one in shares]
+        x = as_numbers(lent.read_all(given).view(output.dtype))
+        return self._scatter_reduced(what, [(output, x)], shares, lent, options)
 
     def _scatter_whole(
         self, what: str, outputs: list[Tensor], inputs: list[Tensor], opts: Any,
         timeout: timedelta | None,
     ) -> Work:  # fmt: skip
         options, lent, world = Options.of(opts, timeout), Lent(), self._group.world_size
-        options = self._averaging(outputs, options, lent)
-        pairs = []
         for output, x in zip(outputs, inputs, strict=True):
             fits = x.numel() == world * output.numel() or not self._fixed
             if not fits or x.dtype != output.dtype:
@@ -193,7 +208,18 @@ class Reductions(Calls):
                     f"their type; they are {x.numel()} of {x.dtype} and {output.numel()} of "
                     f"{output.dtype}"
                 )
-            pairs.append((output, as_numbers(_scaled(lent.read(x), options.op))))
+        if len(outputs) == 1:
+            in_chunks = self._scatter_in_chunks(
+                what, outputs[0], inputs[0], options,
+                lambda output, rows, options: self._scatter_shares(what, output, rows, options),
+            )  # fmt: skip
+            if in_chunks is not None:
+                return in_chunks
+        options = self._averaging(outputs, options, lent)
+        pairs = [
+            (output, as_numbers(lent.read(_scaled(x, options.op))))
+            for output, x in zip(outputs, inputs, strict=True)
+        ]
         return self._scatter_reduced(what, pairs, None, lent, options)
 
     def _scatter_reduced(
@@ -214,15 +240,16 @@ class Reductions(Calls):
         many = len(pairs) > 1
         return self._start(
             what,
-            lambda seconds, later: self._group.reduce_scatter(
+            lambda call: self._group.reduce_scatter(
                 x if many else x[0], op=name, out=out if many else out[0], counts=counts,
-                timeout=seconds, async_op=later,
+                **call,
             ),
             [output for output, _ in pairs], lent, options,
         )  # fmt: skip
 
 
 def _scaled(tensor: Tensor, op: Op) -> Tensor:
+    """On its device: what was copied from there may not have come yet."""
     factor = factor_of(op)
     return tensor if factor is None else (tensor * factor).to(tensor.dtype)
 

@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
 from pyccl.errors import PycclError
+from pyccl.torch.callbacks import teach_futures
 from pyccl.torch.errors import of_torch
 from pyccl.torch.process_group import ProcessGroup
 from pyccl.torch.rendezvous import World
@@ -23,6 +24,8 @@ def register() -> None:
         return
     dist.Backend.register_backend(NAME, make, extended_api=True, devices=["cpu", "cuda"])
     _teach_monitored_barrier()
+    _teach_shutdown()
+    teach_futures()
 
 
 def make(options: Any, given: Any = None) -> ProcessGroup:
@@ -67,3 +70,19 @@ def _teach_monitored_barrier() -> None:
         used.monitored_barrier(timeout, wait_all_ranks)
 
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier
+
+
+def _teach_shutdown() -> None:
+    """torch 2.6 ends groups of one backend only, known by its name; later ones call shutdown()."""
+    torchs = getattr(c10d, "_shutdown_backend", None)
+    if torchs is None:
+        return
+
+    @functools.wraps(torchs)
+    def shutdown(group: Any) -> None:
+        if isinstance(group, ProcessGroup):
+            group.shutdown()
+        else:
+            torchs(group)
+
+    c10d._shutdown_backend = shutdown

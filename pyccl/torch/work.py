@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from torch.distributed import Work as _TorchWork
 
 import pyccl
 from pyccl.errors import OperationTimeout, PycclError
-from pyccl.torch import completions
+from pyccl.torch import callbacks, completions, kept
 
 if TYPE_CHECKING:
+    from pyccl.torch.callbacks import Chain
     from pyccl.torch.errors import BackendError
+    from pyccl.torch.lent import Lent
+    from pyccl.torch.staging import Parts, Staged
 
 Translate = Callable[[PycclError], "BackendError"]
 
@@ -29,27 +33,32 @@ class Work(_TorchWork):  # type: ignore[misc]
 
     def __init__(
         self,
-        work: pyccl.Work[Any] | None,
+        work: pyccl.Work[Any] | Staged | Parts | None,
         outputs: list[Any],
         translate: Translate,
-        finish: Callable[[], None] | None = None,
+        lent: Lent | None = None,
+        chain: Chain | None = None,
     ) -> None:
         super().__init__()
         self._work = work
         self._outputs = outputs
         self._translate = translate
-        self._finish = finish
+        self._finish = None if lent is None else lent.finish
+        self._copies = None if lent is None else lent.copies
+        self._chain = chain
         self._error: BaseException | None = None
         self._settled = False
         self._lock = threading.Lock()
         self._future: torch.futures.Future[Any] | None = None
-        if finish is not None and work is not None:
+        if self._finish is not None and work is not None:
             # Also if nobody waits for it.
             work.add_done_callback(lambda _: self._settle())
+        kept.keep(self, max(len(outputs), 1))
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Blocks until the operation has ended; raises its error. `timeout` ends the waiting, and
         not the operation, which has a deadline of its own."""
+        kept.waited(self)
         if self._work is not None:  # also one that is known to have ended: its hint counts here
             limit = None if not timeout else timeout.total_seconds()
             try:
@@ -60,6 +69,8 @@ class Work(_TorchWork):  # type: ignore[misc]
             except PycclError:
                 pass  # see _settle()
         self._settle()
+        if self._copies is not None:
+            self._copies.settle()
         if self._error is not None:
             raise self._error
         return True
@@ -75,13 +86,16 @@ class Work(_TorchWork):  # type: ignore[misc]
         if self._work is not None and not self._work.done():
             return False
         self._settle()
-        return True
+        return self._copies is None or self._copies.settled()
 
     def is_success(self) -> bool:
         return self.is_completed() and self._error is None
 
     def exception(self) -> BaseException | None:
-        return self._error if self.is_completed() else None
+        if self._work is not None and not self._work.done():
+            return None
+        self._settle()
+        return self._error
 
     def result(self) -> list[Any]:
         """The tensors that hold the result; raises the operation's error."""
@@ -101,14 +115,16 @@ class Work(_TorchWork):  # type: ignore[misc]
     def get_future(self) -> torch.futures.Future[Any]:
         """What C++ makes of an error is a RuntimeError with its text. The next operation of the
         group raises the error itself."""
+        kept.let_go(self)
         with self._lock:
             if self._future is not None:
                 return self._future
-            devices = sorted({str(one.device) for one in _flat(self._outputs) if one.is_cuda})
-            ended = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
+            ended = _future_of(self._outputs)
             # To C++, as DDP is, set_exception() is a result like any other, in which it looks for
             # tensors and finds none. Only what a callback raises is an error there, too.
             self._future = ended.then(self._give)
+            if self._chain is not None:
+                callbacks.follow(self._future, self._chain)
         # Who has waited finds it completed: nobody can have a callback on it yet.
         if self._work is None or self._work.done():
             self._fill(ended)
@@ -120,7 +136,9 @@ class Work(_TorchWork):  # type: ignore[misc]
 
     def _fill(self, ended: torch.futures.Future[Any]) -> None:
         self._settle()
-        ended.set_result(self._outputs)
+        # A future asks the device, by its current stream, when its value will be there.
+        with nullcontext() if self._copies is None else self._copies.stream.asked():
+            ended.set_result(self._outputs)
 
     def _give(self, _: torch.futures.Future[Any]) -> list[Any]:
         if self._error is not None:
@@ -134,8 +152,10 @@ class Work(_TorchWork):  # type: ignore[misc]
                 return
             try:
                 error = None if self._work is None else self._work.exception()
-                if error is not None:
+                if isinstance(error, PycclError):
                     self._error = self._translate(error)
+                elif error is not None:
+                    self._error = error
                 elif self._finish is not None:
                     self._finish()
             except BaseException as error:
@@ -143,6 +163,8 @@ class Work(_TorchWork):  # type: ignore[misc]
             finally:
                 self._settled = True
                 self._finish = None
+                if self._error is not None and self._copies is not None:
+                    self._copies.end()
 
     def __repr__(self) -> str:
         return f"<pyccl.torch.Work {self._work!r}>"
@@ -156,6 +178,7 @@ class Together(Work):
         self._works = works
 
     def wait(self, timeout: timedelta | None = None) -> bool:
+        kept.waited(self)
         for work in self._works:
             work.wait(timeout)
         return True
@@ -170,21 +193,37 @@ class Together(Work):
         return all(work.is_success() for work in self._works)
 
     def get_future(self) -> torch.futures.Future[Any]:
-        futures = [work.get_future() for work in self._works]
-        outputs = self._outputs
+        kept.let_go(self)
+        ended = _future_of(self._outputs)
 
-        def give(done: torch.futures.Future[Any]) -> list[Any]:
-            for future in done.value():
-                future.value()  # raises what that operation has raised
-            return outputs
+        def fill(_: torch.futures.Future[Any]) -> None:
+            for work in self._works:
+                with suppress(Exception):  # of which give() tells
+                    work.wait()
+            ended.set_result(self._outputs)
 
-        return torch.futures.collect_all(futures).then(give)
+        def give(_: torch.futures.Future[Any]) -> list[Any]:
+            for work in self._works:
+                if work._error is not None:
+                    raise work._error
+            return self._outputs
+
+        future = ended.then(give)
+        if self._works and self._works[0]._chain is not None:
+            callbacks.follow(future, self._works[0]._chain)
+        torch.futures.collect_all([work.get_future() for work in self._works]).then(fill)
+        return future
 
     getFuture = get_future  # noqa: N815
 
 
 def _untranslated(error: PycclError) -> BackendError:
     raise error
+
+
+def _future_of(outputs: Sequence[Any]) -> torch.futures.Future[Any]:
+    devices = sorted({str(one.device) for one in _flat(outputs) if one.is_cuda})
+    return torch.futures.Future(devices=devices) if devices else torch.futures.Future()
 
 
 def _flat(outputs: Sequence[Any]) -> list[torch.Tensor]:

@@ -87,7 +87,7 @@ def test_what_fails_behind_an_operation_is_its_error() -> None:
         raise LookupError("of the copy")
 
     lent.then(fail)
-    work = Work(None, [], lambda error: error, lent.finish)  # type: ignore[arg-type, return-value]
+    work = Work(None, [], lambda error: error, lent)  # type: ignore[arg-type, return-value]
     with pytest.raises(LookupError, match="of the copy"):
         work.wait()
     assert isinstance(work.exception(), LookupError)

@@ -9,6 +9,7 @@ import torch
 from forge import Rank
 from torch import distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -79,6 +80,15 @@ def ddp_views(rank: Rank) -> Any:
     return losses, whole(model.parameters())
 
 
+def power_sgd(rank: Rank) -> Any:
+    """A hook of torch whose callbacks begin operations and wait for them."""
+
+    model = DistributedDataParallel(net(0), bucket_cap_mb=0.005)  # several in flight
+    state = PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=3)
+    model.register_comm_hook(state, powerSGD_hook)
+    return train(model, rank.rank), whole(model.parameters())
+
+
 def _sharded(mesh: DeviceMesh) -> nn.Module:
     model = net(7)
     for layer in model:
@@ -113,5 +123,5 @@ def tensor_parallel(rank: Rank) -> Any:
 
 
 CASES: dict[str, Callable[[Rank], Any]] = {
-    case.__name__: case for case in (ddp, ddp_views, fsdp, hsdp, tensor_parallel)
+    case.__name__: case for case in (ddp, ddp_views, power_sgd, fsdp, hsdp, tensor_parallel)
 }
