@@ -99,6 +99,14 @@ def encode(
 def decode(source: Arrays, target: Arrays, format: BlockFormat) -> float: ...
 def rounded(arrays: Arrays, format: BlockFormat, rounding: int, seed: int) -> float: ...
 def convert(source: Arrays, target: Arrays) -> None: ...
+def outer_step(
+    params: Any,
+    momentum: Any,
+    gradient: Any,
+    rate: float,
+    factor: float,
+    nesterov: bool,
+) -> None: ...
 
 @final
 class Work:

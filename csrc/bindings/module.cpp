@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, module) {
   register_dlpack(module);
   register_arrays(module);
   register_quantize(module);
+  register_outer(module);
   register_work(module);
   register_shared_state(module);
   register_communicator(module);

@@ -10,6 +10,7 @@ void register_log(pybind11::module_& module);
 void register_dlpack(pybind11::module_& module);
 void register_arrays(pybind11::module_& module);
 void register_quantize(pybind11::module_& module);
+void register_outer(pybind11::module_& module);
 void register_work(pybind11::module_& module);
 void register_shared_state(pybind11::module_& module);
 void register_communicator(pybind11::module_& module);

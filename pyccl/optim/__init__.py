@@ -1,0 +1,27 @@
+"""Optimizers that hardly communicate: DiLoCo for torch, and the numpy core that it is made of.
+
+`outer`, `gossip` and `numpy` need no torch; the optimizers of torch are loaded when they are asked
+for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pyccl.optim.gossip import NoLoCoState
+from pyccl.optim.outer import OuterState
+from pyccl.optim.report import SyncReport
+
+if TYPE_CHECKING:
+    from pyccl.optim.diloco import DiLoCo
+
+_OF_TORCH = {"DiLoCo": "diloco"}
+
+__all__ = ["DiLoCo", "NoLoCoState", "OuterState", "SyncReport"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_OF_TORCH[name]}"), name)

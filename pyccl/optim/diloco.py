@@ -1,0 +1,124 @@
+"""DiLoCo as an optimizer of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pyccl.communicator import Communicator
+from pyccl.optim.outer import OuterState
+from pyccl.optim.report import SyncReport
+from pyccl.optim.rounds import Rounds
+from pyccl.optim.wrapper import Inner, OuterOptimizer
+from pyccl.quantization import Codec, Quantization
+
+
+class DiLoCo(OuterOptimizer):
+    """DiLoCo (arXiv 2311.08105): peers train for themselves for `sync_every` steps, and then take a
+    step of an outer optimizer with the mean of what they have come to.
+
+    params: those to exchange: model.parameters(), model.named_parameters() or param groups. Peers
+        give the same ones in the same order; the values at the start come from one of them.
+    inner: the optimizer that trains, or what makes one of a list of parameters. What it keeps is
+        each peer's own.
+    comm: a Communicator of which nothing else has been called since it was connected; make this
+        right behind connect(), for the others wait for a newcomer in it. None: alone, with the
+        outer optimizer all the same.
+    sync_every: inner steps of a window; None: sync() says when.
+    outer_lr, outer_momentum, nesterov: of the outer optimizer, see pyccl.optim.outer.
+    quantization: a pyccl.Quantization or the name of its codec: deltas travel in fewer bits.
+    error_feedback: what that takes is added to the next delta.
+    min_peers: with fewer members nothing is applied, and what was learned is kept for later.
+    timeout: seconds for each operation.
+
+        opt = pyccl.optim.DiLoCo(
+            model.parameters(), inner=torch.optim.AdamW(model.parameters(), lr=4e-4),
+            comm=pyccl.connect("host:48148"), sync_every=500,
+        )
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 100_000)
+        for x, y in data:
+            loss(model(x), y).backward()
+            opt.step(); scheduler.step(); opt.zero_grad()
+            if opt.last_sync.fresh:
+                print(opt.last_sync)
+        with opt.outer_params():
+            evaluate(model)
+
+    A peer that is lost is left out, and the step is taken by the others. A peer that comes gets the
+    outer parameters, the momentum, the rates and the count of steps, and trains a window from there
+    before it contributes. `weight` (what this peer's deltas count in the mean), `outer_lr` and
+    `outer_momentum` may be set between steps; the last two are those of all peers. phi and momentum
+    take 8 bytes for each parameter in CPU memory, an outer step 8 more for as long as it lasts.
+
+    Buffers of the model are not exchanged.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        inner: Inner,
+        comm: Communicator | None = None,
+        *,
+        sync_every: int | None = 500,
+        outer_lr: float = 0.7,
+        outer_momentum: float = 0.9,
+        nesterov: bool = True,
+        quantization: Quantization | Codec | None = None,
+        error_feedback: bool = False,
+        min_peers: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(params, inner, comm, sync_every)
+        arrays = self._parameters.arrays()
+        self.outer = OuterState(self._parameters.names, arrays, outer_lr, outer_momentum, nesterov)
+        self._how: dict[str, Any] = {
+            "quantization": quantization,
+            "error_feedback": error_feedback,
+            "peers_min": min_peers,
+            "timeout": timeout,
+        }
+        self._rounds = Rounds(self.outer, comm, **self._how)
+        self.last_sync = self._rounds.join()
+        self._write_outer()
+
+    @property
+    def outer_lr(self) -> float:
+        return self.outer.lr
+
+    @outer_lr.setter
+    def outer_lr(self, lr: float) -> None:
+        self.outer.lr = lr
+
+    @property
+    def outer_momentum(self) -> float:
+        return self.outer.mu
+
+    @outer_momentum.setter
+    def outer_momentum(self, mu: float) -> None:
+        self.outer.mu = mu
+
+    def _outer_step(self) -> SyncReport:
+        delta, before = self.outer.empty(), self.outer.step
+        self._parameters.subtract_from(self.outer.cut(self.outer.params), self.outer.cut(delta))
+        report = self._rounds.run(delta, self.weight)
+        # Also where a newcomer has brought a state that is further on.
+        if self.outer.step != before:
+            self._write_outer()
+        return report
+
+    def _write_outer(self) -> None:
+        self._parameters.write(self.outer.cut(self.outer.params))
+
+    def _alone(self) -> None:
+        self._rounds = Rounds(self.outer, None, **self._how)
+
+    def _export(self) -> dict[str, Any]:
+        feedback = self._rounds.feedback
+        kept = {} if feedback is None else {"feedback": feedback.state_dict()}
+        return {**self.outer.export(), **kept}
+
+    def _import(self, state: dict[str, Any]) -> None:
+        self.outer.import_(state)
+        if self._rounds.feedback is not None and "feedback" in state:
+            self._rounds.feedback.load_state_dict(state["feedback"])
+        self.last_sync = self._rounds.join()

@@ -1,0 +1,128 @@
+"""DiLoCo for loops of numpy, JAX and others that are no torch: windows are named by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pyccl.communicator import Communicator
+from pyccl.errors import InvalidArgumentError, InvalidTypeError
+from pyccl.optim.outer import OuterState
+from pyccl.optim.report import SyncReport
+from pyccl.optim.rounds import Rounds
+from pyccl.quantization import Codec, Quantization
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class DiLoCo:
+    """DiLoCo (arXiv 2311.08105) of arrays by name.
+
+    arrays: the parameters, of floating point. Peers give the same names and shapes; the values at
+        the start come from one of them.
+    comm: a Communicator of which nothing else has been called since it was connected, or None to be
+        alone. All peers make theirs at the same place, and a newcomer right behind connect(): the
+        others wait for it.
+    sync_every: inner steps between outer steps, of step(); None: the caller says when, by
+        end_window().
+    outer_lr, outer_momentum, nesterov: of the outer optimizer.
+    quantization: a pyccl.Quantization or the name of its codec: deltas travel in fewer bits.
+    error_feedback: what that takes is added to the next delta.
+    min_peers: with fewer members nothing is applied, and what was learned is kept for later.
+    timeout: seconds for each operation.
+
+        outer = pyccl.optim.numpy.DiLoCo(weights, comm, sync_every=500)
+        outer.begin_window(weights)
+        while outer.steps < 100:
+            train(weights)              # in place, or give the new arrays to step()
+            outer.step(weights)
+
+    `outer_lr`, `outer_momentum` and `weight` (what this peer's deltas count in the mean) may be set
+    between steps; the first two are those of all peers.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        comm: Communicator | None = None,
+        *,
+        sync_every: int | None = None,
+        outer_lr: float = 0.7,
+        outer_momentum: float = 0.9,
+        nesterov: bool = True,
+        quantization: Quantization | Codec | None = None,
+        error_feedback: bool = False,
+        min_peers: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        if not isinstance(arrays, Mapping):
+            raise InvalidTypeError(f"arrays are of type {type(arrays).__name__}, not a mapping")
+        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
+            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
+        names = list(arrays)
+        self.state = OuterState(
+            names, [arrays[name] for name in names], outer_lr, outer_momentum, nesterov
+        )
+        self.weight = 1.0
+        self._sync_every = sync_every
+        self._inner_steps = 0
+        self._rounds = Rounds(
+            self.state,
+            comm,
+            quantization=quantization,
+            error_feedback=error_feedback,
+            peers_min=min_peers,
+            timeout=timeout,
+        )
+        self.last_sync: SyncReport = self._rounds.join()
+
+    @property
+    def steps(self) -> int:
+        """Outer steps of the run."""
+        return self.state.step
+
+    @property
+    def outer_params(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """phi by name, fp32: what to evaluate and to keep. To be read."""
+        return self.state.views
+
+    def begin_window(self, arrays: Arrays) -> None:
+        """Puts phi into the arrays, in place and rounded to their types."""
+        self.state.write(self._in_order(arrays))
+        self._inner_steps = 0
+
+    def end_window(self, arrays: Arrays) -> SyncReport:
+        """An outer step with what the arrays have come to since begin_window(). All peers call it.
+
+        If it was applied, begin_window() comes next. If not, the arrays are as they were: train on,
+        and the next one has it all.
+        """
+        delta = self.state.delta(self._in_order(arrays))
+        self.last_sync = self._rounds.run(delta, self.weight)
+        return self.last_sync
+
+    def step(self, arrays: Arrays) -> SyncReport:
+        """To be called behind each inner step: ends the window behind `sync_every` of them, and
+        begins the next one in the arrays."""
+        if self._sync_every is None:
+            raise InvalidArgumentError("step() needs sync_every; else there is end_window()")
+        self.last_sync.fresh = False
+        self._inner_steps += 1
+        if self._inner_steps >= self._sync_every:
+            self._inner_steps, before = 0, self.steps
+            self.end_window(arrays)
+            # Also where a newcomer has brought a state that is further on.
+            if self.steps != before:
+                self.begin_window(arrays)
+        return self.last_sync
+
+    def _in_order(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        missing = [name for name in self.state.names if name not in arrays]
+        if missing or len(arrays) != len(self.state.names):
+            raise InvalidArgumentError(
+                f"the arrays must be those of the start, by name; there are {len(arrays)} of "
+                f"{len(self.state.names)}, and missing are {missing[:8]}"
+            )
+        return [arrays[name] for name in self.state.names]

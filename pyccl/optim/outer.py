@@ -1,0 +1,228 @@
+"""The outer optimizer of DiLoCo (arXiv 2311.08105): what all peers hold alike, and its step.
+
+Peers train for H inner steps each by itself, from the same outer parameters phi to theta_m. What
+they exchange is the pseudo-gradient delta_m = phi - theta_m, outer minus inner, whose mean the
+outer optimizer takes for a gradient. That is PyTorch's SGD with momentum, here in fp32 with a fixed
+order of roundings, so that all peers get the same bits from the same mean:
+
+    momentum = mu*momentum + mean
+    phi      = phi - lr*(mean + mu*momentum)     (nesterov; else phi - lr*momentum)
+
+Nothing here communicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyccl import _core
+from pyccl.errors import InvalidArgumentError
+from pyccl.optim.layout import F32, Array, Layout
+from pyccl.options import integer
+from pyccl.shared_state import SharedState
+
+_STEP_MAX = (1 << 64) - 1
+
+
+class OuterState:
+    """phi, its momentum, the learning rate and the count of steps: all that decides about the next
+    outer step, and nothing else.
+
+    names, arrays: the parameters at the start, of fp16, bf16, fp32 or fp64 (numpy). They are copied
+        into one fp32 vector, one behind the other in this order, each in C order.
+    lr, mu: learning rate and momentum of the outer optimizer, rounded to fp32. May be set between
+        steps, and are part of what a newcomer gets.
+    nesterov: else heavy ball.
+
+    Raises InvalidArgumentError and InvalidTypeError; the text names the array.
+
+        state = OuterState(list(weights), list(weights.values()))
+        ...                                              # H inner steps change the weights
+        mean = delta = state.delta(list(weights.values()))
+        comm.all_reduce(mean, op="avg")
+        state.apply(mean)
+        state.write(list(weights.values()))
+
+    The vectors stay where they are for the life of the state, and `shared` is made of them.
+    """
+
+    __slots__ = ("_count", "_layout", "_momentum", "_nesterov", "_params", "_rates", "shared")
+
+    shared: SharedState
+    """All of this for Communicator.sync(); its revision is `step`."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        arrays: Sequence[Array],
+        lr: float = 0.7,
+        mu: float = 0.9,
+        nesterov: bool = True,
+    ) -> None:
+        self._layout = Layout(names, arrays)
+        self._params: F32 = self._layout.check_finite(self._layout.flatten(arrays), "params")
+        # Not at the first step: a newcomer must find what it gets.
+        self._momentum: F32 = np.zeros_like(self._params)
+        self._rates = np.zeros(2, np.float32)
+        self._count = np.zeros((), np.uint64)
+        self._nesterov = bool(nesterov)
+        self.lr, self.mu = lr, mu
+        self.shared = SharedState(
+            {
+                **{f"params/{name}": one for name, one in self.views.items()},
+                "momentum": self._momentum,
+                "lr, mu": self._rates,
+                "step": self._count,
+                f"nesterov={self._nesterov}": np.zeros((), np.uint8),
+            }
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._layout.names
+
+    @property
+    def params(self) -> F32:
+        """phi: the vector itself, fp32."""
+        return self._params
+
+    @property
+    def momentum(self) -> F32:
+        """The vector itself, as `params`. Zeros at the start."""
+        return self._momentum
+
+    @property
+    def views(self) -> Mapping[str, F32]:
+        """phi by name and in shape: views of `params`."""
+        return self._layout.views(self._params)
+
+    @property
+    def step(self) -> int:
+        """t: outer steps done."""
+        return int(self._count)
+
+    @property
+    def lr(self) -> float:
+        return float(self._rates[0])
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._rates[0] = _number(lr, "lr", 0.0, np.inf)
+
+    @property
+    def mu(self) -> float:
+        return float(self._rates[1])
+
+    @mu.setter
+    def mu(self, mu: float) -> None:
+        self._rates[1] = _number(mu, "mu", 0.0, 1.0)
+
+    @property
+    def nesterov(self) -> bool:
+        return self._nesterov
+
+    def empty(self) -> F32:
+        """A vector as long as `params`, of any numbers."""
+        return np.empty_like(self._params)
+
+    def cut(self, flat: F32) -> list[F32]:
+        """A vector as long as `params` by array and in shape: views."""
+        return [view for _, view in self._layout.cut(flat)]
+
+    def delta(self, arrays: Sequence[Array]) -> F32:
+        """The pseudo-gradient of inner parameters: a new vector, phi - theta.
+
+        Of narrower types than fp32 it is what they have moved from where write() put them, which is
+        cast(phi) - theta, so that nothing learned is nothing sent. Raises InvalidArgumentError and
+        InvalidTypeError for other arrays than at the start.
+        """
+        delta = self._layout.flatten(arrays)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for (name, target), one in zip(self._layout.cut(delta), arrays, strict=True):
+                start = self.views[name]
+                if one.dtype.itemsize < 4:
+                    start = start.astype(one.dtype).astype(np.float32)
+                np.subtract(start, target, out=target)
+        return delta
+
+    def write(self, arrays: Sequence[Array]) -> None:
+        """Puts phi into the arrays, in place and rounded to their types."""
+        self._layout.check(arrays)
+        for one, value in zip(arrays, self.views.values(), strict=True):
+            one[...] = value
+
+    def apply(self, mean: F32) -> None:
+        """One outer step: `mean` is the mean of the contributors' deltas.
+
+        Raises InvalidTypeError for another type, and InvalidArgumentError for another length and
+        for a NaN or an infinity in it; nothing has changed then.
+        """
+        self._layout.check_vector(mean, "mean")
+        self._layout.check_finite(mean, "mean")
+        rate, factor = (float(one) for one in self._rates)
+        _core.outer_step(
+            self._params, self._momentum, np.ascontiguousarray(mean), rate, factor, self._nesterov
+        )
+        self._set_step(self.step + 1)
+
+    def hash(self) -> str:
+        """32 hex digits: peers whose states are equal, bit for bit, have equal ones."""
+        return self.shared.digest()
+
+    def export(self) -> dict[str, Any]:
+        """Everything a checkpoint needs, as copies."""
+        return {
+            "names": list(self._layout.names),
+            "shapes": list(self._layout.shapes),
+            "params": self._params.copy(),
+            "momentum": self._momentum.copy(),
+            "lr": self.lr,
+            "mu": self.mu,
+            "nesterov": self._nesterov,
+            "step": self.step,
+        }
+
+    def import_(self, state: Mapping[str, Any]) -> None:
+        """Goes on where export() was called; `state` is only read.
+
+        Raises InvalidArgumentError and InvalidTypeError for a state of other arrays, of the other
+        kind of momentum, or of numbers that are not finite; this one is then what it was.
+        """
+        fields = ("names", "shapes", "params", "momentum", "lr", "mu", "nesterov", "step")
+        for key in fields:
+            if key not in state:
+                raise InvalidArgumentError(f"the state holds no {key!r}; take one of export()")
+        self._layout.check_same(state["names"], state["shapes"])
+        if bool(state["nesterov"]) != self._nesterov:
+            raise InvalidArgumentError(
+                f"the state was made with nesterov={state['nesterov']}, but here it is "
+                f"{self._nesterov}"
+            )
+        vectors = [
+            self._layout.check_finite(self._layout.check_vector(state[key], key), key)
+            for key in ("params", "momentum")
+        ]
+        step = integer(state["step"], "step", 0, _STEP_MAX)
+        rates = _number(state["lr"], "lr", 0.0, np.inf), _number(state["mu"], "mu", 0.0, 1.0)
+        self._params[...], self._momentum[...] = vectors
+        self._rates[...] = rates
+        self._set_step(step)
+
+    def _set_step(self, step: int) -> None:
+        self._count[...] = step
+        self.shared.revision = step
+
+
+def _number(value: object, name: str, low: float, high: float) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = np.nan
+    if not low <= number < high:
+        raise InvalidArgumentError(
+            f"{name} is {value!r}, but must be from {low:g} to below {high:g}"
+        )
+    return number

@@ -1,0 +1,37 @@
+"""What an outer step tells: whether it happened, with whom, and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyccl.shared_state import Behind
+
+
+@dataclass
+class SyncReport:
+    """How the last outer step went. The same on all peers, but for attempts, bytes and seconds."""
+
+    fresh: bool = False
+    """It was in the last call of step(), sync() or end_window()."""
+    applied: bool = False
+    """False: nothing has changed, and what was learned here goes into the next one."""
+    reason: str = ""
+    """Why it was not applied."""
+    step: int = 0
+    """Outer steps done, with this one."""
+    contributors: int = 0
+    """Peers whose deltas are in the mean."""
+    members: int = 0
+    """Peers that took part, also those without a contribution."""
+    weight_sum: float = 0.0
+    """What the sum was divided by."""
+    attempts: int = 0
+    """1, and one more for each time that it began again because a peer was lost."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    seconds: float = 0.0
+    """Of the whole outer step."""
+    hash: str = ""
+    """32 hex digits of the state that all peers hold now; empty without a communicator."""
+    behind: tuple[Behind, ...] = field(default=())
+    """Who had another state and got this one: newcomers, and peers whose memory had changed."""

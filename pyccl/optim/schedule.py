@@ -1,0 +1,128 @@
+"""When Streaming DiLoCo (arXiv 2501.18512) sends which fragment, and when it applies it.
+
+The parameters are cut into P fragments, of which each is synced once in H inner steps, one after
+the other: a gap of H / P steps belongs to one outer step. Outer step t, on which all peers agree,
+is of fragment t mod P. It is sent `overlap` inner steps before the end of its gap, and applied at
+the end. So one fragment is under way at a time, and a peer that comes knows from t alone what is
+next.
+
+Nothing here trains or communicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from pyccl.errors import InvalidArgumentError
+
+Kind = Literal["send", "apply"]
+
+
+class Event(NamedTuple):
+    """What is due behind an inner step."""
+
+    kind: Kind
+    fragment: int
+
+
+class StreamingSchedule:
+    """P fragments, H inner steps, and how many of them a sync may take.
+
+    fragments: P, at least 1.
+    sync_every: H, a multiple of P.
+    overlap: inner steps between sending and applying, from 0 to below H / P.
+
+    Raises InvalidArgumentError.
+    """
+
+    __slots__ = ("_fragments", "_gap", "_overlap")
+
+    def __init__(self, fragments: int, sync_every: int, overlap: int = 0) -> None:
+        for value, name, low in (
+            (fragments, "fragments", 1), (sync_every, "sync_every", 1), (overlap, "overlap", 0),
+        ):  # fmt: skip
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise InvalidArgumentError(f"{name} is {value!r}, but must be {low} or more")
+        if sync_every % fragments != 0:
+            raise InvalidArgumentError(
+                f"sync_every is {sync_every}, but must be a multiple of the {fragments} fragments: "
+                "each of them is synced once in that many steps, at even distances"
+            )
+        gap = sync_every // fragments
+        if overlap >= gap:
+            raise InvalidArgumentError(
+                f"overlap is {overlap}, but must be below sync_every / fragments, which is {gap}: "
+                "a fragment has to be applied before the next one is sent"
+            )
+        self._fragments, self._gap, self._overlap = fragments, gap, overlap
+
+    @property
+    def fragments(self) -> int:
+        return self._fragments
+
+    @property
+    def gap(self) -> int:
+        """Inner steps of one outer step."""
+        return self._gap
+
+    @property
+    def overlap(self) -> int:
+        return self._overlap
+
+    def fragment(self, step: int) -> int:
+        """That of outer step `step`, counted from 0."""
+        return step % self._fragments
+
+    def due(self, inner_steps: int, step: int) -> tuple[Event, ...]:
+        """What is due behind an inner step.
+
+        inner_steps: since outer step `step` began, with this one: 1 to `gap`.
+        step: outer steps that all peers have done. One that did not come about is tried again, with
+            the same fragment.
+        """
+        if not 1 <= inner_steps <= self._gap:
+            raise InvalidArgumentError(
+                f"inner_steps is {inner_steps}, but an outer step is of 1 to {self._gap}"
+            )
+        fragment = self.fragment(step)
+        events = []
+        if inner_steps == self._gap - self._overlap:
+            events.append(Event("send", fragment))
+        if inner_steps == self._gap:
+            events.append(Event("apply", fragment))
+        return tuple(events)
+
+
+def balanced(sizes: Mapping[str, int], count: int) -> list[list[str]]:
+    """Names in `count` fragments of about the same size: the largest first, each to the fragment
+    that has least, the first of such. The same for the same sizes, whatever their order; ties go by
+    name. No fragment is empty.
+
+    Raises InvalidArgumentError for more fragments than names.
+    """
+    if not 1 <= count <= len(sizes):
+        raise InvalidArgumentError(
+            f"{count} fragments of {len(sizes)} parameters: there must be 1 to {len(sizes)}"
+        )
+    fragments: list[list[str]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for name in sorted(sizes, key=lambda one: (-sizes[one], one)):
+        # An empty one before all, also behind parameters of no size.
+        at = min(range(count), key=lambda i: (filled[i], len(fragments[i]), i))
+        fragments[at].append(name)
+        filled[at] += sizes[name]
+    return fragments
+
+
+def strided(layers: Sequence[Sequence[str]], count: int) -> list[list[str]]:
+    """Layers, each a sequence of names, in `count` fragments: layer i goes to fragment i mod count,
+    so that each holds parts of the whole depth.
+
+    Raises InvalidArgumentError for more fragments than layers.
+    """
+    if not 1 <= count <= len(layers):
+        raise InvalidArgumentError(
+            f"{count} fragments of {len(layers)} layers: there must be 1 to {len(layers)}"
+        )
+    return [[name for layer in layers[i::count] for name in layer] for i in range(count)]

@@ -1,0 +1,164 @@
+"""What outer optimizers have in common as optimizers of torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pyccl.communicator import Communicator
+from pyccl.errors import InvalidArgumentError, InvalidTypeError
+from pyccl.optim.parameters import Parameters
+from pyccl.optim.report import SyncReport
+
+Inner = Any
+"""A torch.optim.Optimizer, or a function that makes one of a list of tensors."""
+
+
+class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
+    """An inner optimizer, and something that is done behind each `sync_every` steps of it.
+
+    param_groups, state and defaults are the inner optimizer's own objects, so schedulers and
+    gradient scalers work: build them on this object, not on the inner one.
+    """
+
+    last_sync: SyncReport
+
+    def __init__(
+        self, params: Iterable[Any], inner: Inner, comm: Communicator | None, sync_every: int | None
+    ) -> None:
+        self._parameters = Parameters(params)
+        if not isinstance(inner, torch.optim.Optimizer):
+            if not callable(inner):
+                raise InvalidTypeError(
+                    f"inner is of type {type(inner).__name__}, but must be an optimizer, or make "
+                    "one of a list of parameters"
+                )
+            inner = inner(self._parameters.tensors)
+        if isinstance(inner, OuterOptimizer):
+            raise InvalidTypeError("inner is an outer optimizer itself")
+        if getattr(inner.step, "_wrapped_by_lr_sched", False):
+            warnings.warn(
+                "a scheduler was built on the inner optimizer; build it on this one, or it will "
+                "believe that it comes before the optimizer's steps",
+                stacklevel=3,
+            )
+        self._parameters.check(one for group in inner.param_groups for one in group["params"])
+        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
+            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
+        # For its hooks; what it has of parameters is the inner one's from here on.
+        super().__init__(self._parameters.tensors, {})
+        self.inner = inner
+        self.param_groups, self.state, self.defaults = (
+            inner.param_groups, inner.state, inner.defaults,
+        )  # fmt: skip
+        self.comm = comm
+        self.sync_every = sync_every
+        self.weight = 1.0
+        self.inner_steps = 0
+        """Since the last outer step."""
+        self._held = 0
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of the inner optimizer, which gives what this gives; behind the last one of a
+        window an outer step, for which peers wait for each other. `last_sync` tells of it."""
+        result = self.inner.step() if closure is None else self.inner.step(closure)
+        self.tick()
+        return result
+
+    def tick(self) -> None:
+        """Counts an inner step that was left out, as a GradScaler leaves it out if gradients
+        overflow; step() does it by itself."""
+        self.last_sync.fresh = False
+        self.inner_steps += 1
+        due = self.sync_every is not None and self.inner_steps >= self.sync_every
+        if due and not self._held:
+            self.sync()
+
+    def sync(self) -> SyncReport:
+        """An outer step now, however many inner ones there were. All peers call it."""
+        self.last_sync = self._outer_step()
+        self.inner_steps = 0
+        return self.last_sync
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Within it windows do not end. One that would have ended does so with the next step."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    @contextmanager
+    def outer_params(self) -> Iterator[None]:
+        """Within it the model has the outer parameters: those to evaluate and to keep."""
+        saved = self._parameters.clone()
+        self._write_outer()
+        try:
+            yield
+        finally:
+            self._parameters.restore(saved)
+
+    def leave(self) -> None:
+        """Takes leave of the others in good order; what was learned since the last outer step stays
+        here. Training may go on alone."""
+        comm, self.comm = self.comm, None
+        if comm is not None:
+            self._alone()
+            comm.leave()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        # The base class calls it for those of the start.
+        if hasattr(self, "inner"):
+            raise InvalidArgumentError(
+                "parameters can't be added: all peers hold the same outer state; make a new one"
+            )
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"version", "inner": that of the inner optimizer, "outer": copies of all else}."""
+        outer = {"inner_steps": self.inner_steps, **self._export()}
+        return {"version": 1, "inner": self.inner.state_dict(), "outer": outer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where state_dict() was called. The model's parameters are the caller's to load.
+
+        All peers of a communicator call it at the same place: the state of the most outer steps is
+        that of all behind it.
+        """
+        if not isinstance(state_dict, dict) or not {"inner", "outer"} <= state_dict.keys():
+            raise InvalidArgumentError("this is no state of state_dict(): no inner and outer in it")
+        if state_dict.get("version") != 1:
+            raise InvalidArgumentError(
+                f"the state is of version {state_dict.get('version')!r}, but this reads 1"
+            )
+        outer = dict(state_dict["outer"])
+        inner_steps = outer.pop("inner_steps", 0)
+        self._import(outer)
+        self.inner.load_state_dict(state_dict["inner"])
+        # load_state_dict() makes new ones.
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
+        self.inner_steps = int(inner_steps)
+
+    # ---- what each outer optimizer does in its own way
+    def _outer_step(self) -> SyncReport:
+        raise NotImplementedError
+
+    def _write_outer(self) -> None:
+        raise NotImplementedError
+
+    def _alone(self) -> None:
+        raise NotImplementedError
+
+    def _export(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _import(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
