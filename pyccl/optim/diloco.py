@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from pyccl.communicator import Communicator
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Rounds
 from pyccl.optim.wrapper import Inner, OuterOptimizer
 from pyccl.quantization import Codec, Quantization
+
+_VECTORS = ("params", "momentum")
 
 
 class DiLoCo(OuterOptimizer):
@@ -50,7 +54,8 @@ class DiLoCo(OuterOptimizer):
     `outer_momentum` may be set between steps; the last two are those of all peers. phi and momentum
     take 8 bytes for each parameter in CPU memory, an outer step 8 more for as long as it lasts.
 
-    Buffers of the model are not exchanged.
+    Buffers of the model are not exchanged. It puts phi into the model as it is made, so a
+    checkpoint of the model is loaded behind that, and then that of this.
     """
 
     def __init__(
@@ -113,12 +118,24 @@ class DiLoCo(OuterOptimizer):
         self._rounds = Rounds(self.outer, None, **self._how)
 
     def _export(self) -> dict[str, Any]:
-        feedback = self._rounds.feedback
-        kept = {} if feedback is None else {"feedback": feedback.state_dict()}
-        return {**self.outer.export(), **kept}
+        # As tensors, which torch.load() takes without being told to trust the file.
+        kept = self.outer.export()
+        for key in _VECTORS:
+            kept[key] = torch.from_numpy(kept[key])
+        if self._rounds.feedback is not None:
+            residuals = self._rounds.feedback.state_dict()["residuals"]
+            kept["residuals"] = [torch.from_numpy(one) for one in residuals]
+        return kept
 
-    def _import(self, state: dict[str, Any]) -> None:
-        self.outer.import_(state)
-        if self._rounds.feedback is not None and "feedback" in state:
-            self._rounds.feedback.load_state_dict(state["feedback"])
+    def _import(self, state: dict[str, Any]) -> bool:
+        given = {**state, **{key: state[key].numpy() for key in _VECTORS if key in state}}
+        self.outer.import_(given)
+        if self._rounds.feedback is not None and "residuals" in state:
+            residuals = [one.numpy() for one in state["residuals"]]
+            self._rounds.feedback.load_state_dict({"residuals": residuals})
+        before = self.outer.hash()
         self.last_sync = self._rounds.join()
+        if self.outer.hash() == before:
+            return True
+        self._write_outer()
+        return False

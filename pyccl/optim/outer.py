@@ -13,6 +13,7 @@ Nothing here communicates.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -217,10 +218,9 @@ class OuterState:
 
 
 def _number(value: object, name: str, low: float, high: float) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = np.nan
+    # In fp32, which may round to the bound.
+    with np.errstate(over="ignore"):
+        number = float(np.float32(value)) if isinstance(value, numbers.Real) else np.nan
     if not low <= number < high:
         raise InvalidArgumentError(
             f"{name} is {value!r}, but must be from {low:g} to below {high:g}"

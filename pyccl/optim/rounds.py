@@ -10,6 +10,8 @@ A step that does not come about changes nothing, and takes nothing from what was
 
 from __future__ import annotations
 
+import math
+import numbers
 import time
 
 import numpy as np
@@ -42,7 +44,7 @@ class Rounds:
     quantization: deltas travel in fewer bits.
     error_feedback: what that takes from a delta is added to the next one, and given back by a step
         that does not come about.
-    peers_min: with fewer members nothing is applied.
+    peers_min: with fewer members nothing is applied. Not asked for without a communicator.
     timeout: seconds for each operation; None: those of the communicator.
     """
 
@@ -98,6 +100,12 @@ class Rounds:
         Raises the errors of a communicator that is at its end, and those of wrong arguments.
         """
         began = time.monotonic()
+        if not isinstance(weight, numbers.Real) or not 0 <= float(weight) < math.inf:
+            # Before anybody waits for this peer.
+            raise InvalidArgumentError(
+                f"weight is {weight!r}, but must be a number from 0: what the delta of this peer "
+                "counts in the mean"
+            )
         report = SyncReport(fresh=True, step=self._state.step)
         if not np.isfinite(delta).all():
             delta[...], weight = 0.0, 0.0
@@ -116,6 +124,7 @@ class Rounds:
         if self._comm is None:
             report.members = report.contributors = report.attempts = int(weight > 0)
             report.weight_sum = weight
+            report.reason = report.reason or ("" if weight > 0 else "nobody has contributed")
             return delta if weight > 0 else None
         step = None if self._feedback is None else self._feedback.begin(delta)
         values = delta if step is None else step.values

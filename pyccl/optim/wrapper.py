@@ -141,11 +141,11 @@ class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             )
         outer = dict(state_dict["outer"])
         inner_steps = outer.pop("inner_steps", 0)
-        self._import(outer)
+        goes_on = self._import(outer)
         self.inner.load_state_dict(state_dict["inner"])
         # load_state_dict() makes new ones.
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
-        self.inner_steps = int(inner_steps)
+        self.inner_steps = int(inner_steps) if goes_on else 0
 
     # ---- what each outer optimizer does in its own way
     def _outer_step(self) -> SyncReport:
@@ -160,5 +160,6 @@ class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _export(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _import(self, state: dict[str, Any]) -> None:
+    def _import(self, state: dict[str, Any]) -> bool:
+        """False: others had another state, and the model begins a window where they are."""
         raise NotImplementedError

@@ -173,7 +173,7 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
         [identities.check_resumed],
     ),
     "residuals lost": (
-        "diloco", 'and "feedback" in state:', "and False:", [identities.check_resumed],
+        "diloco", 'and "residuals" in state:', "and False:", [identities.check_resumed],
     ),
     "inner state left at home": (
         "wrapper", 'self.inner.load_state_dict(state_dict["inner"])\n', "pass\n",

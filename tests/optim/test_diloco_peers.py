@@ -355,8 +355,8 @@ def test_error_feedback_is_given_back_by_a_step_that_fails(peers: Peers) -> None
         residuals, rank = [], comm.rank
         for step in steps_of(opt, weight, PLAN, rank, range(8)):
             if step % 2:
-                kept = opt.state_dict()["outer"]["feedback"]["residuals"]
-                residuals.append([one.tobytes() for one in kept])
+                kept = opt.state_dict()["outer"]["residuals"]
+                residuals.append([one.numpy().tobytes() for one in kept])
             if step == 1:
                 comm.all_reduce = fails
             elif step == 3:
@@ -436,7 +436,6 @@ def test_who_comes_too_late_loses_nothing_either(peers: Peers) -> None:
     same_bits(peers.run(2, train), [(twin.phi, twin.momentum)] * 2)
 
 
-@pytest.mark.xfail(strict=True, reason="load_state_dict() leaves the model at the older phi")
 def test_an_older_checkpoint_begins_where_the_others_are(peers: Peers) -> None:
     """Whose checkpoint is older than those of others begins a window where they are; the distance
     between the checkpoints is nothing that it has learned."""
@@ -461,7 +460,6 @@ def test_an_older_checkpoint_begins_where_the_others_are(peers: Peers) -> None:
     assert peers.run(2, train) == [9, 8]
 
 
-@pytest.mark.xfail(strict=True, reason="a weight below 0 is taken for 0, and the others wait")
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
 def test_a_wrong_weight_is_an_error(wrong: float) -> None:
     _, opt = model_of(REAL, None)
@@ -474,7 +472,6 @@ def test_a_wrong_weight_is_an_error(wrong: float) -> None:
         step()
 
 
-@pytest.mark.xfail(strict=True, reason="alone there is no reason for what a weight of 0 does")
 def test_without_weight_there_is_a_reason() -> None:
     _, opt = model_of(REAL, None)
     opt.weight = 0.0

@@ -54,7 +54,7 @@ def train(comm: pyccl.Communicator, index: int, size: int) -> str:
             return "ended"
         outer.begin_window(weights)
         learn(weights, index, outer.steps)
-        time.sleep(0.002)
+        time.sleep(0.02)
         found = outer.end_window(weights)
         report(Step(outer.steps, found.applied, found.contributors, found.hash))
 
