@@ -12,13 +12,30 @@ from typing import TYPE_CHECKING, Any
 from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
+from pyccl.optim.schedule import StreamingSchedule
 
 if TYPE_CHECKING:
+    from pyccl.optim.delayed import DelayedDiLoCo, delayed_lr_max
     from pyccl.optim.diloco import DiLoCo
+    from pyccl.optim.streaming import StreamingDiLoCo
 
-_OF_TORCH = {"DiLoCo": "diloco"}
+_OF_TORCH = {
+    "DelayedDiLoCo": "delayed",
+    "DiLoCo": "diloco",
+    "StreamingDiLoCo": "streaming",
+    "delayed_lr_max": "delayed",
+}
 
-__all__ = ["DiLoCo", "NoLoCoState", "OuterState", "SyncReport"]
+__all__ = [
+    "DelayedDiLoCo",
+    "DiLoCo",
+    "NoLoCoState",
+    "OuterState",
+    "StreamingDiLoCo",
+    "StreamingSchedule",
+    "SyncReport",
+    "delayed_lr_max",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import torch
 
 from pyccl.communicator import Communicator
 from pyccl.optim.outer import OuterState
+from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Rounds
 from pyccl.optim.wrapper import Inner, OuterOptimizer
@@ -74,6 +75,7 @@ class DiLoCo(OuterOptimizer):
         timeout: float | None = None,
     ) -> None:
         super().__init__(params, inner, comm, sync_every)
+        self._arrange(self._parameters)
         arrays = self._parameters.arrays()
         self.outer = OuterState(self._parameters.names, arrays, outer_lr, outer_momentum, nesterov)
         self._how: dict[str, Any] = {
@@ -102,6 +104,9 @@ class DiLoCo(OuterOptimizer):
     def outer_momentum(self, mu: float) -> None:
         self.outer.mu = mu
 
+    def _arrange(self, parameters: Parameters) -> None:
+        """Puts them into the order that they have in the outer state."""
+
     def _outer_step(self) -> SyncReport:
         delta, before = self.outer.empty(), self.outer.step
         self._parameters.subtract_from(self.outer.cut(self.outer.params), self.outer.cut(delta))
@@ -122,17 +127,20 @@ class DiLoCo(OuterOptimizer):
         kept = self.outer.export()
         for key in _VECTORS:
             kept[key] = torch.from_numpy(kept[key])
-        if self._rounds.feedback is not None:
-            residuals = self._rounds.feedback.state_dict()["residuals"]
-            kept["residuals"] = [torch.from_numpy(one) for one in residuals]
+        if self._rounds.residuals is not None:
+            kept["residuals"] = {
+                fragment: [torch.from_numpy(one) for one in feedback.state_dict()["residuals"]]
+                for fragment, feedback in self._rounds.residuals.items()
+            }
         return kept
 
     def _import(self, state: dict[str, Any]) -> bool:
         given = {**state, **{key: state[key].numpy() for key in _VECTORS if key in state}}
         self.outer.import_(given)
-        if self._rounds.feedback is not None and "residuals" in state:
-            residuals = [one.numpy() for one in state["residuals"]]
-            self._rounds.feedback.load_state_dict({"residuals": residuals})
+        for fragment, residuals in state.get("residuals", {}).items():
+            feedback = self._rounds.feedback(fragment)
+            if feedback is not None:
+                feedback.load_state_dict({"residuals": [one.numpy() for one in residuals]})
         before = self.outer.hash()
         self.last_sync = self._rounds.join()
         if self.outer.hash() == before:

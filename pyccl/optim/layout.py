@@ -77,23 +77,24 @@ class Layout:
                 target[...] = one
         return flat
 
-    def check_vector(self, given: object, what: str) -> F32:
-        """`given` as a vector of this layout; raises InvalidTypeError and InvalidArgumentError."""
+    def check_vector(self, given: object, what: str, size: int | None = None) -> F32:
+        """`given` as a vector of this layout, or of a part of it; raises InvalidTypeError and
+        InvalidArgumentError."""
+        size = self.size if size is None else size
         if not isinstance(given, np.ndarray) or given.dtype != np.float32:
             kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
             raise InvalidTypeError(f"{what} is of {kind}, but must be an array of float32")
-        if given.shape != (self.size,):
-            raise InvalidArgumentError(
-                f"{what} has shape {given.shape}, but the state {(self.size,)}"
-            )
+        if given.shape != (size,):
+            raise InvalidArgumentError(f"{what} has shape {given.shape}, but the state {(size,)}")
         return given
 
-    def check_finite(self, vector: F32, what: str) -> F32:
+    def check_finite(self, vector: F32, what: str, begin: int = 0) -> F32:
+        """`vector`, whose first element is that of place `begin`; raises InvalidArgumentError."""
         for part in parts(vector.size):
             finite = np.isfinite(vector[part])
             if not finite.all():
                 at = part.start + int(np.argmin(finite))
-                which = int(np.searchsorted(self.ends, at, side="right"))
+                which = int(np.searchsorted(self.ends, begin + at, side="right"))
                 raise InvalidArgumentError(
                     f"{what}: {vector[at]} in {self.names[which]!r}; the inner training, or an "
                     "outer learning rate that is too high, has spoiled it. Nothing was changed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class DiLoCo:
         begins the next one in the arrays."""
         if self._sync_every is None:
             raise InvalidArgumentError("step() needs sync_every; else there is end_window()")
-        self.last_sync.fresh = False
+        self.last_sync = replace(self.last_sync, fresh=False)
         self._inner_steps += 1
         if self._inner_steps >= self._sync_every:
             self._inner_steps, before = 0, self.steps

@@ -86,6 +86,11 @@ class OuterState:
         return self._layout.names
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Where each array ends in `params`."""
+        return self._layout.ends
+
+    @property
     def params(self) -> F32:
         """phi: the vector itself, fp32."""
         return self._params
@@ -155,18 +160,20 @@ class OuterState:
         for one, value in zip(arrays, self.views.values(), strict=True):
             one[...] = value
 
-    def apply(self, mean: F32) -> None:
+    def apply(self, mean: F32, part: slice = slice(None)) -> None:
         """One outer step: `mean` is the mean of the contributors' deltas.
+
+        part: of which elements of `params`; the others, and their momentum, stay as they are.
 
         Raises InvalidTypeError for another type, and InvalidArgumentError for another length and
         for a NaN or an infinity in it; nothing has changed then.
         """
-        self._layout.check_vector(mean, "mean")
-        self._layout.check_finite(mean, "mean")
+        begin, _, _ = part.indices(self._layout.size)
+        params, momentum = self._params[part], self._momentum[part]
+        self._layout.check_vector(mean, "mean", params.size)
+        self._layout.check_finite(mean, "mean", begin)
         rate, factor = (float(one) for one in self._rates)
-        _core.outer_step(
-            self._params, self._momentum, np.ascontiguousarray(mean), rate, factor, self._nesterov
-        )
+        _core.outer_step(params, momentum, np.ascontiguousarray(mean), rate, factor, self._nesterov)
         self._set_step(self.step + 1)
 
     def hash(self) -> str:

@@ -11,6 +11,8 @@ import torch
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
 from pyccl.optim.layout import F32
 
+_ALL = slice(None)
+
 
 class Parameters:
     """Trainable tensors, each once.
@@ -46,6 +48,22 @@ class Parameters:
         if not self.tensors:
             raise InvalidArgumentError("there are no parameters that need a gradient")
 
+    def arrange(self, fragments: Sequence[Sequence[str]]) -> None:
+        """Puts them into the order of fragments, each a sequence of names. Raises
+        InvalidArgumentError unless each parameter is in exactly one of them."""
+        named = [name for fragment in fragments for name in fragment]
+        unknown = [name for name in named if name not in self.names]
+        missing = [name for name in self.names if name not in named]
+        if unknown or missing or len(named) != len(self.names) or not all(map(len, fragments)):
+            raise InvalidArgumentError(
+                "each parameter must be in exactly one fragment, and each fragment have some; "
+                f"unknown: {unknown[:8]}, in none: {missing[:8]}, named: {len(named)} of "
+                f"{len(self.names)}"
+            )
+        places = {name: place for place, name in enumerate(self.names)}
+        self.tensors = [self.tensors[places[name]] for name in named]
+        self.names = named
+
     def arrays(self) -> list[F32]:
         """Copies of all, in fp32."""
         return [
@@ -61,11 +79,16 @@ class Parameters:
                 "the inner optimizer does not have these parameters: " + ", ".join(missing[:8])
             )
 
-    def subtract_from(self, start: Sequence[F32], target: Sequence[F32]) -> None:
+    def subtract_from(
+        self, start: Sequence[F32], target: Sequence[F32], part: slice = _ALL
+    ) -> None:
         """target = start - these, in fp32. Of narrower types the start is rounded to them first,
-        as write() does it."""
+        as write() does it.
+
+        part: of which of the tensors, by place; start and target are of those.
+        """
         with torch.no_grad():
-            for one, begin, out in zip(self.tensors, start, target, strict=True):
+            for one, begin, out in zip(self.tensors[part], start, target, strict=True):
                 local = _local(one).detach()
                 first = torch.from_numpy(begin)
                 if local.element_size() < 4:
@@ -77,6 +100,16 @@ class Parameters:
         with torch.no_grad():
             for one, value in zip(self.tensors, values, strict=True):
                 _local(one).copy_(torch.from_numpy(value))
+
+    def merge(self, values: Sequence[F32], kept: float, part: slice) -> None:
+        """kept * these + (1 - kept) * values, in fp32 and rounded to their types, in place."""
+        with torch.no_grad():
+            for one, value in zip(self.tensors[part], values, strict=True):
+                local, other = _local(one), torch.from_numpy(value)
+                if kept > 0:  # else what was spoiled would stay so
+                    mine = local.detach().to("cpu", torch.float32)
+                    other = kept * mine + (1 - kept) * other
+                local.copy_(other)
 
     def clone(self) -> list[torch.Tensor]:
         return [_local(one).detach().clone() for one in self.tensors]

@@ -19,6 +19,8 @@ class SyncReport:
     """Why it was not applied."""
     step: int = 0
     """Outer steps done, with this one."""
+    fragment: int | None = None
+    """Of which fragment of the parameters it was; None: of all of them."""
     contributors: int = 0
     """Peers whose deltas are in the mean."""
     members: int = 0

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 import numbers
 import time
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from pyccl.communicator import Communicator
-from pyccl.error_feedback import ErrorFeedback
+from pyccl.error_feedback import Compensated, ErrorFeedback
 from pyccl.errors import (
     CancelledError,
     InvalidArgumentError,
@@ -31,10 +32,32 @@ from pyccl.optim.report import SyncReport
 from pyccl.options import integer
 from pyccl.options import seconds as seconds_of
 from pyccl.quantization import Codec, Quantization
-from pyccl.work import OperationInfo
+from pyccl.work import OperationInfo, Work
 
 # With these no peer has got the mean, and all may try again.
 _ABORTS = (CancelledError, OperationTimeout, PeerLostError)
+_WHOLE = slice(None)
+
+
+class Exchange(TypedDict, total=False):
+    """How deltas are exchanged, as DiLoCo takes it."""
+
+    quantization: Quantization | Codec | None
+    error_feedback: bool
+    min_peers: int
+    timeout: float | None
+
+
+class Pending(NamedTuple):
+    """An outer step under way."""
+
+    began: float
+    values: F32 | None
+    """What becomes the mean; None: it has failed as it began."""
+    weight: float
+    work: Work[Any] | None
+    compensated: Compensated | None
+    report: SyncReport
 
 
 class Rounds:
@@ -67,11 +90,8 @@ class Rounds:
         self._quantization = Quantization.of(quantization)
         if error_feedback and self._quantization is None:
             raise InvalidArgumentError("error_feedback is of quantized deltas: say how they are")
-        self._feedback = (
-            ErrorFeedback(self._quantization)
-            if error_feedback and self._quantization is not None
-            else None
-        )
+        self.residuals: dict[int, ErrorFeedback] | None = {} if error_feedback else None
+        """By fragment; None: there is no error feedback."""
         self._peers_min = integer(peers_min, "min_peers", 1, 1 << 16)
         self._timeout = None if timeout is None else seconds_of(timeout, "timeout")
 
@@ -79,9 +99,14 @@ class Rounds:
     def comm(self) -> Communicator | None:
         return self._comm
 
-    @property
-    def feedback(self) -> ErrorFeedback | None:
-        return self._feedback
+    def feedback(self, fragment: int = 0) -> ErrorFeedback | None:
+        """That of a fragment, if there is any."""
+        if self.residuals is None:
+            return None
+        if fragment not in self.residuals:
+            assert self._quantization is not None
+            self.residuals[fragment] = ErrorFeedback(self._quantization)
+        return self.residuals[fragment]
 
     def join(self) -> SyncReport:
         """Before the first window, and wherever states may differ: all peers call it and get one
@@ -99,6 +124,10 @@ class Rounds:
 
         Raises the errors of a communicator that is at its end, and those of wrong arguments.
         """
+        return self.finish(self.begin(delta, weight))
+
+    def begin(self, delta: F32, weight: float = 1.0, fragment: int | None = None) -> Pending:
+        """The first half of run(): the delta belongs to it until finish() has returned."""
         began = time.monotonic()
         if not isinstance(weight, numbers.Real) or not 0 <= float(weight) < math.inf:
             # Before anybody waits for this peer.
@@ -106,36 +135,60 @@ class Rounds:
                 f"weight is {weight!r}, but must be a number from 0: what the delta of this peer "
                 "counts in the mean"
             )
-        report = SyncReport(fresh=True, step=self._state.step)
+        report = SyncReport(fresh=True, step=self._state.step, fragment=fragment)
         if not np.isfinite(delta).all():
             delta[...], weight = 0.0, 0.0
             report.reason = "this peer's delta is not finite"
-        mean = self._reduce(delta, weight, report)
-        if mean is not None:
-            self._state.apply(mean)
-            report.applied, report.reason, report.step = True, "", self._state.step
-        if self._comm is not None:
-            self._agree(self._comm, report, strict=False)
-        report.seconds = time.monotonic() - began
-        return report
-
-    def _reduce(self, delta: F32, weight: float, report: SyncReport) -> F32 | None:
-        """The mean; None: there is none, or it must not be applied."""
         if self._comm is None:
-            report.members = report.contributors = report.attempts = int(weight > 0)
-            report.weight_sum = weight
-            report.reason = report.reason or ("" if weight > 0 else "nobody has contributed")
-            return delta if weight > 0 else None
-        step = None if self._feedback is None else self._feedback.begin(delta)
+            return Pending(began, delta, weight, None, None, report)
+        feedback = self.feedback(fragment or 0)
+        step = None if feedback is None else feedback.begin(delta)
         values = delta if step is None else step.values
         try:
-            info: OperationInfo = self._comm.all_reduce(
+            work = self._comm.all_reduce(
                 values,
                 op="avg",
                 weight=weight,
                 quantization=self._quantization if step is None else step.quantization,
                 timeout=self._timeout,
+                async_op=True,
             )
+        except _ABORTS as error:
+            report.reason = str(error)
+            return Pending(began, None, weight, None, None, report)
+        return Pending(began, values, weight, work, step, report)
+
+    def finish(
+        self, pending: Pending, part: slice = _WHOLE, always_agree: bool = True
+    ) -> SyncReport:
+        """The second half of run(): waits, applies the mean, and syncs.
+
+        part: the elements of the state that the delta was of.
+        always_agree: False: the sync is left out, unless nothing was applied or somebody waits to
+            be admitted, of which all peers know alike.
+        """
+        report = pending.report
+        mean = self._mean(pending)
+        if mean is not None:
+            self._state.apply(mean, part)
+            report.applied, report.reason, report.step = True, "", self._state.step
+        if self._comm is not None and (always_agree or mean is None or self._comm.peers_pending):
+            self._agree(self._comm, report, strict=False)
+        report.seconds = time.monotonic() - pending.began
+        return report
+
+    def _mean(self, pending: Pending) -> F32 | None:
+        """None: there is none, or it must not be applied."""
+        report, weight = pending.report, pending.weight
+        if pending.values is None:
+            return None
+        if pending.work is None:
+            report.members = report.contributors = report.attempts = int(weight > 0)
+            report.weight_sum = weight
+            report.reason = report.reason or ("" if weight > 0 else "nobody has contributed")
+            return pending.values if weight > 0 else None
+        try:
+            info: OperationInfo = pending.work.wait()
         except _ABORTS as error:
             report.reason = str(error)
             return None
@@ -149,10 +202,9 @@ class Rounds:
         if info.members < self._peers_min:
             report.reason = f"there are {info.members} peers of the {self._peers_min} asked for"
             return None
-        if step is not None and weight > 0:
-            step.commit(info)
-        mean: F32 = values
-        return mean
+        if pending.compensated is not None and weight > 0:
+            pending.compensated.commit(info)
+        return pending.values
 
     def _agree(self, comm: Communicator, report: SyncReport, strict: bool) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,11 +73,11 @@ class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def tick(self) -> None:
         """Counts an inner step that was left out, as a GradScaler leaves it out if gradients
         overflow; step() does it by itself."""
-        self.last_sync.fresh = False
+        # The one that was given to somebody stays what it was.
+        self.last_sync = replace(self.last_sync, fresh=False)
         self.inner_steps += 1
-        due = self.sync_every is not None and self.inner_steps >= self.sync_every
-        if due and not self._held:
-            self.sync()
+        if not self._held:
+            self._end_if_due()
 
     def sync(self) -> SyncReport:
         """An outer step now, however many inner ones there were. All peers call it."""
@@ -146,6 +147,10 @@ class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         # load_state_dict() makes new ones.
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
         self.inner_steps = int(inner_steps) if goes_on else 0
+
+    def _end_if_due(self) -> None:
+        if self.sync_every is not None and self.inner_steps >= self.sync_every:
+            self.sync()
 
     # ---- what each outer optimizer does in its own way
     def _outer_step(self) -> SyncReport:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = "pyccl.optim."
-_COPIED = ("outer", "rounds", "parameters", "wrapper", "diloco", "numpy")
+_COPIED = (
+    "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
+    "delayed", "numpy",
+)  # fmt: skip
 
 
 class Family:
@@ -39,6 +42,14 @@ class Family:
     @property
     def DiLoCo(self) -> Any:  # noqa: N802
         return self.module("diloco").DiLoCo
+
+    @property
+    def StreamingDiLoCo(self) -> Any:  # noqa: N802
+        return self.module("streaming").StreamingDiLoCo
+
+    @property
+    def DelayedDiLoCo(self) -> Any:  # noqa: N802
+        return self.module("delayed").DelayedDiLoCo
 
     @property
     def ArrayDiLoCo(self) -> Any:  # noqa: N802

@@ -338,7 +338,7 @@ def all_of(model: Any, opt: Any) -> list[Any]:
     """The bits of everything: theta and what belongs to a peer, then what all have alike."""
     moments = [one["exp_avg"].numpy().tobytes() for one in opt.inner.state.values()]
     state = opt.state_dict()["outer"]
-    residuals = [one.numpy().tobytes() for one in state.get("residuals", [])]
+    residuals = [one.numpy().tobytes() for one in state.get("residuals", {}).get(0, [])]
     vectors = opt.outer.params.tobytes(), opt.outer.momentum.tobytes()
     theta = model.weight.detach().numpy().tobytes()
     return [theta, *vectors, opt.outer.hash(), opt.outer.step, opt.inner_steps, moments, residuals]

@@ -245,8 +245,8 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "heavy ball": (
         "outer",
-        "rate, factor, self._nesterov\n",
-        "rate, factor, False\n",
+        "rate, factor, self._nesterov)",
+        "rate, factor, False)",
         [check_golden, check_bits],
     ),
     "H + 1": (
@@ -262,13 +262,13 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "weights of 1": ("numpy", "run(delta, self.weight)", "run(delta)", [check_weights]),
     "half of the mean": (
-        "rounds", "mean: F32 = values\n", "mean: F32 = values / np.float32(2)\n",
+        "rounds", "return pending.values\n", "return pending.values / np.float32(2)\n",
         [check_golden, check_bits, check_lost],
     ),
     "divided by the old N": (
         "rounds",
-        "mean: F32 = values\n",
-        "mean: F32 = values * np.float32(info.world_size / self._comm._core.members_most())\n",
+        "return pending.values\n",
+        "return pending.values * (info.world_size / np.float32(4))\n",
         [check_lost],
     ),
     "weight not sent": ("rounds", "weight=weight,", "weight=1.0,", [check_weights]),

@@ -232,11 +232,11 @@ MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
         "np.subtract(target, start, out=target)",
         [check_delta, check_narrow_progress],
     ),
-    "heavy ball": ("rate, factor, self._nesterov\n", "rate, factor, False\n",
+    "heavy ball": ("rate, factor, self._nesterov)", "rate, factor, False)",
                    [check_golden, check_bits]),
-    "Nesterov always": ("rate, factor, self._nesterov\n", "rate, factor, True\n",
+    "Nesterov always": ("rate, factor, self._nesterov)", "rate, factor, True)",
                         [check_heavy_ball, check_bits]),
-    "lr twice": ("rate, factor, self._nesterov\n", "rate * rate, factor, self._nesterov\n",
+    "lr twice": ("rate, factor, self._nesterov)", "rate * rate, factor, self._nesterov)",
                  [check_golden, check_bits]),
     "momentum of the old one": (
         "self._set_step(self.step + 1)",
@@ -279,7 +279,7 @@ MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
     "step not shared": ('"step": self._count,', '"step": self._count.copy(),', [check_hash]),
     "kinds not told apart": ('f"nesterov={self._nesterov}": np', '"nesterov": np', [check_hash]),
     "NaN taken": (
-        'self._layout.check_finite(mean, "mean")\n', "pass\n", [check_refused_mean],
+        'self._layout.check_finite(mean, "mean", begin)\n', "pass\n", [check_refused_mean],
     ),
     "step stands still": (
         "self._set_step(self.step + 1)", "self._set_step(self.step)", [check_golden, check_export],

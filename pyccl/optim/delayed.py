@@ -1,0 +1,153 @@
+"""DiLoCo whose outer steps are a window late, so that communication has a whole window's time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pyccl.communicator import Communicator
+from pyccl.errors import InvalidArgumentError
+from pyccl.optim.diloco import DiLoCo
+from pyccl.optim.layout import F32
+from pyccl.optim.report import SyncReport
+from pyccl.optim.rounds import Exchange, Pending
+from pyccl.optim.wrapper import Inner
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def delayed_lr_max(momentum: float, nesterov: bool = True) -> float:
+    """Below which outer learning rate a step late is stable for every curvature.
+
+    Where each window closes the share kappa of the distance to an optimum, the gradient of step t
+    is kappa times that distance before step t - 1. With c = lr * kappa the distance follows
+    z**3 - (1 + mu) z**2 + (mu + c (1 + mu)) z - c mu, whose roots lie within the unit circle below
+    a bound on c, by Jury's test; heavy ball has c < 1 - mu. And kappa comes close to 1 wherever
+    training converges within a window.
+
+    momentum: from 0 to below 1.
+    """
+    if not 0.0 <= momentum < 1.0:
+        raise InvalidArgumentError(f"outer_momentum is {momentum}, but must be from 0 to below 1")
+    if momentum == 0.0 or not nesterov:
+        return 1.0 - momentum
+    square = momentum * momentum
+    rest = 1.0 - square
+    return (math.sqrt(rest * rest + 4.0 * square * (1.0 - momentum)) - rest) / (2.0 * square)
+
+
+class DelayedDiLoCo(DiLoCo):
+    """DiLoCo with outer steps that are one window late: what a window has come to is sent at its
+    end, and applied at the end of the next one, in which training goes on. So a sync may take as
+    long as a window.
+
+    Behind window t
+
+        g    = phi - theta
+        phi  = Outer(phi, the mean of the g of window t - 1)
+        theta = phi;  the mean of g is on its way
+
+    so each window lacks what the one before has learned, and learning rates and momenta that DiLoCo
+    bears make this diverge. They are refused: outer_lr has to be below delayed_lr_max(), which is 1
+    without momentum, 0.56 with 0.5 and 0.25 with 0.9 (allow_unstable=True takes them all the same).
+
+    The others are those of DiLoCo. `last_sync` at the end of a window tells of the outer step that
+    was sent a window ago; behind the first one there is none. What a step that does not come about
+    had to bring is sent again with the next window's. drain() applies what is on its way, behind
+    the last window for example. A peer that comes takes part in the step under way without a
+    contribution.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        inner: Inner,
+        comm: Communicator | None = None,
+        *,
+        sync_every: int | None = 500,
+        outer_lr: float = 0.7,
+        outer_momentum: float = 0.0,
+        nesterov: bool = True,
+        allow_unstable: bool = False,
+        **exchange: Unpack[Exchange],
+    ) -> None:
+        bound = delayed_lr_max(outer_momentum, nesterov)
+        if not allow_unstable and not outer_lr < bound:
+            raise InvalidArgumentError(
+                f"outer_lr is {outer_lr}, but must be below {bound:.3g} with outer_momentum "
+                f"{outer_momentum}: a step that is a window late diverges from there on. Lower "
+                "one of both, or say allow_unstable=True"
+            )
+        self._pending: Pending | None = None
+        self._sent: F32 | None = None
+        super().__init__(
+            params, inner, comm, sync_every=sync_every, outer_lr=outer_lr,
+            outer_momentum=outer_momentum, nesterov=nesterov, **exchange,
+        )  # fmt: skip
+        self._send_nothing()
+
+    def drain(self) -> SyncReport:
+        """Waits for the outer step under way and applies it; all peers call it at the same place.
+        What was learned since the end of the last window is kept for the next one."""
+        learned = self._learned()
+        self.last_sync = self._finish()
+        start = self.outer.empty()
+        np.subtract(self.outer.params, learned, out=start)
+        self._parameters.write(self.outer.cut(start))
+        self._send_nothing()
+        return self.last_sync
+
+    def leave(self) -> None:
+        if self._pending is not None:  # the others have this peer's part in it
+            self._finish()
+        super().leave()
+        self._send_nothing()
+
+    def _outer_step(self) -> SyncReport:
+        learned = self._learned()  # against the phi that the window began with
+        report = self._finish()
+        if not report.applied and self._sent is not None and np.isfinite(self._sent).all():
+            learned += self._sent
+        self._write_outer()
+        self._send(learned, self.weight)
+        return report
+
+    def _learned(self) -> F32:
+        delta = self.outer.empty()
+        self._parameters.subtract_from(self.outer.cut(self.outer.params), self.outer.cut(delta))
+        return delta
+
+    def _send(self, delta: F32, weight: float) -> None:
+        self._sent = delta.copy()
+        self._pending = self._rounds.begin(delta, weight)
+
+    def _send_nothing(self) -> None:
+        """So that there is always one under way, and newcomers need not know of any."""
+        self._send(np.zeros_like(self.outer.params), 0.0)
+
+    def _finish(self) -> SyncReport:
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        return self._rounds.finish(pending)
+
+    def _export(self) -> dict[str, Any]:
+        kept = super()._export()
+        if self._pending is not None and self._sent is not None:
+            kept["sent"] = torch.from_numpy(self._sent.copy())
+            kept["sent_weight"] = self._pending.weight
+        return kept
+
+    def _import(self, state: dict[str, Any]) -> bool:
+        if self._pending is not None:
+            self._finish()
+        goes_on = super()._import(state)
+        if goes_on and "sent" in state:
+            self._send(state["sent"].numpy().copy(), float(state["sent_weight"]))
+        else:
+            self._send_nothing()
+        return goes_on
