@@ -97,3 +97,30 @@ def test_elastic_goes_on_from_the_newest_snapshot(
     assert {one[-1] for one in steps} == {200}
     ends = {re.findall(r"step 200: .* state (\w+)", text)[0] for text in texts}
     assert ends == {pyccl.SharedState.load(tmp_path / "0.state").digest()[:8]}
+
+
+def test_numpy_diloco(coordinator: pyccl.Coordinator, tmp_path: Path) -> None:
+    arguments = (coordinator.address, "--steps", "30", "--pause", "0.05")
+    pair = [
+        start(tmp_path, "numpy_diloco.py", *arguments, "--peers", "2", "--seed", str(seed))
+        for seed in range(2)
+    ]
+    for peer in pair:
+        assert peer.stdout is not None
+        assert "begins at outer step 0" in peer.stdout.readline()
+        peer.stdout.readline()
+    newcomer = start(tmp_path, "numpy_diloco.py", *arguments, "--seed", "2")
+    assert newcomer.stdout is not None
+    assert re.search(r"begins at outer step [1-9]", newcomer.stdout.readline())
+    assert "3 peers" in newcomer.stdout.readline()
+    newcomer.kill()
+    texts = [peer.communicate(timeout=60)[0] for peer in pair]
+    newcomer.communicate()
+    assert [peer.returncode for peer in pair] == [0, 0]
+    lines = [re.findall(r"outer step (\d+): (\d) peers, error (\S+), state (\w+)", one)
+             for one in texts]  # fmt: skip
+    assert lines[0] == lines[1]
+    assert [int(one[0]) for one in lines[0]] == list(range(2, 31))
+    assert {one[1] for one in lines[0]} == {"2", "3"}
+    errors = [float(one[2]) for one in lines[0]]
+    assert errors[-1] < 0.05 < errors[0]
