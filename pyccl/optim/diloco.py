@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from pyccl.communicator import Communicator
+from pyccl.diagnostics import Consistency, Diagnostics
+from pyccl.optim.layout import F32
 from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
-from pyccl.optim.rounds import Rounds
+from pyccl.optim.rounds import ABORTS, Rounds
 from pyccl.optim.wrapper import Inner, OuterOptimizer
 from pyccl.quantization import Codec, Quantization
 
@@ -35,6 +37,8 @@ class DiLoCo(OuterOptimizer):
     error_feedback: what that takes is added to the next delta.
     min_peers: with fewer members nothing is applied, and what was learned is kept for later.
     timeout: seconds for each operation.
+    diagnostics: behind each window peers tell each other how alike they have trained, in
+        `last_sync.consistency` (see pyccl.diagnostics); set `loss` to this peer's before.
 
         opt = pyccl.optim.DiLoCo(
             model.parameters(), inner=torch.optim.AdamW(model.parameters(), lr=4e-4),
@@ -73,6 +77,7 @@ class DiLoCo(OuterOptimizer):
         error_feedback: bool = False,
         min_peers: int = 1,
         timeout: float | None = None,
+        diagnostics: bool = False,
     ) -> None:
         super().__init__(params, inner, comm, sync_every)
         self._arrange(self._parameters)
@@ -85,6 +90,8 @@ class DiLoCo(OuterOptimizer):
             "timeout": timeout,
         }
         self._rounds = Rounds(self.outer, comm, **self._how)
+        self.loss: float | None = None
+        self._diagnostics = Diagnostics(comm) if diagnostics else None
         self.last_sync = self._rounds.join()
         self._write_outer()
 
@@ -110,17 +117,29 @@ class DiLoCo(OuterOptimizer):
     def _outer_step(self) -> SyncReport:
         delta, before = self.outer.empty(), self.outer.step
         self._parameters.subtract_from(self.outer.cut(self.outer.params), self.outer.cut(delta))
+        found = self._consistency(delta)
         report = self._rounds.run(delta, self.weight)
+        report.consistency = found
         # Also where a newcomer has brought a state that is further on.
         if self.outer.step != before:
             self._write_outer()
         return report
+
+    def _consistency(self, delta: F32) -> Consistency | None:
+        if self._diagnostics is None:
+            return None
+        try:
+            return self._diagnostics.measure(delta, self.loss, self._how["timeout"])
+        except ABORTS:  # for all; the outer step does without
+            return None
 
     def _write_outer(self) -> None:
         self._parameters.write(self.outer.cut(self.outer.params))
 
     def _alone(self) -> None:
         self._rounds = Rounds(self.outer, None, **self._how)
+        if self._diagnostics is not None:
+            self._diagnostics = Diagnostics(None)
 
     def _export(self) -> dict[str, Any]:
         # As tensors, which torch.load() takes without being told to trust the file.

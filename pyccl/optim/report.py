@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pyccl.diagnostics import Consistency
 from pyccl.shared_state import Behind
 
 
@@ -35,5 +36,7 @@ class SyncReport:
     """Of the whole outer step."""
     hash: str = ""
     """32 hex digits of the state that all peers hold now; empty without a communicator."""
+    consistency: Consistency | None = None
+    """How alike the peers have trained, if that was asked for."""
     behind: tuple[Behind, ...] = field(default=())
     """Who had another state and got this one: newcomers, and peers whose memory had changed."""

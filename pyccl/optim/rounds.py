@@ -10,6 +10,7 @@ A step that does not come about changes nothing, and takes nothing from what was
 
 from __future__ import annotations
 
+import logging
 import math
 import numbers
 import time
@@ -34,8 +35,10 @@ from pyccl.options import seconds as seconds_of
 from pyccl.quantization import Codec, Quantization
 from pyccl.work import OperationInfo, Work
 
+logger = logging.getLogger("pyccl.optim")
+
 # With these no peer has got the mean, and all may try again.
-_ABORTS = (CancelledError, OperationTimeout, PeerLostError)
+ABORTS = (CancelledError, OperationTimeout, PeerLostError)
 _WHOLE = slice(None)
 
 
@@ -153,7 +156,7 @@ class Rounds:
                 timeout=self._timeout,
                 async_op=True,
             )
-        except _ABORTS as error:
+        except ABORTS as error:
             report.reason = str(error)
             return Pending(began, None, weight, None, None, report)
         return Pending(began, values, weight, work, step, report)
@@ -189,7 +192,7 @@ class Rounds:
             return pending.values if weight > 0 else None
         try:
             info: OperationInfo = pending.work.wait()
-        except _ABORTS as error:
+        except ABORTS as error:
             report.reason = str(error)
             return None
         except InvalidArgumentError as error:
@@ -209,11 +212,18 @@ class Rounds:
     def _agree(self, comm: Communicator, report: SyncReport, strict: bool) -> None:
         try:
             found = comm.sync(self._state.shared, timeout=self._timeout)
-        except (*_ABORTS, StateSyncError):
+        except (*ABORTS, StateSyncError):
             if strict:
                 raise
             return  # the next one finds what this one would have
         report.hash, report.behind = found.digest, found.behind
+        for one in found.behind:
+            if one.drifted:
+                logger.warning(
+                    "peer %s (rank %s) held other bits of outer step %d than the others, and has "
+                    "theirs now: its memory has changed by itself, or by its program",
+                    one.peer, one.rank, one.revision,
+                )  # fmt: skip
         report.step = self._state.step
 
     @staticmethod
