@@ -9,7 +9,9 @@
 `pyccl coordinator` on the command line, or pyccl.Coordinator, gives the address to connect to.
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from pyccl.arrays import ArrayLike
 from pyccl.communicator import Communicator, View, connect
@@ -38,6 +40,17 @@ from pyccl.quantization import Quantization
 from pyccl.shared_state import Behind, Refuted, SharedState, Source, SyncInfo
 from pyccl.subgroup import Subgroup
 from pyccl.work import Epoch, OperationInfo, Work
+
+if TYPE_CHECKING:
+    from pyccl import diagnostics, optim
+else:
+
+    def __getattr__(name):
+        """What most programs do not need, for those that have only imported pyccl."""
+        if name in ("diagnostics", "optim"):
+            return importlib.import_module(f"pyccl.{name}")
+        raise AttributeError(f"module 'pyccl' has no attribute {name!r}")
+
 
 try:
     __version__ = version("pyccl-ft")
@@ -78,4 +91,6 @@ __all__ = [
     "View",
     "Work",
     "connect",
+    "diagnostics",
+    "optim",
 ]
