@@ -68,17 +68,23 @@ class Replay:
             list(weights), list(weights.values()), RATES["outer_lr"], RATES["outer_momentum"]
         )
 
-    def step(self, found: Step, members: set[int]) -> tuple[int, ...]:
-        """Takes the one step of so many of these members that gives the bits which were found.
-        Returns who they were, in the order in which their deltas were added up."""
+    def step(self, found: Step, likely: set[int], others: set[int]) -> tuple[int, ...]:
+        """Takes the one step of so many of these peers that gives the bits which were found: of
+        those that are likely alone, or with one of the others. Returns who they were, in the order
+        in which their deltas were added up."""
         before = self.state.export()
-        deltas = {index: self._delta(index) for index in members}
-        for order_of_ranks in itertools.permutations(sorted(members), found.contributors):
-            self.state.import_(before)
-            self.state.apply(self._mean([deltas[index] for index in order_of_ranks]))
-            if self.state.hash() == found.hash:
-                return order_of_ranks
-        raise AssertionError(f"{found} is the step of no {found.contributors} of {members}")
+        deltas = {index: self._delta(index) for index in likely | others}
+        for more in [(), *((one,) for one in sorted(others))]:
+            for order_of_ranks in itertools.permutations(
+                (*sorted(likely), *more), found.contributors
+            ):
+                self.state.import_(before)
+                self.state.apply(self._mean([deltas[index] for index in order_of_ranks]))
+                if self.state.hash() == found.hash:
+                    return order_of_ranks
+        raise AssertionError(
+            f"{found} is the step of no {found.contributors} of {likely}, {others}"
+        )
 
     def _delta(self, index: int) -> Array:
         weights = {name: one.copy() for name, one in self.state.views.items()}
