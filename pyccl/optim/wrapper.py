@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ Inner = Any
 """A torch.optim.Optimizer, or a function that makes one of a list of tensors."""
 
 
-class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
+class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
     """An inner optimizer, and something that is done behind each `sync_every` steps of it.
 
     param_groups, state and defaults are the inner optimizer's own objects, so schedulers and
@@ -153,18 +154,23 @@ class OuterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             self.sync()
 
     # ---- what each outer optimizer does in its own way
+    @abstractmethod
     def _outer_step(self) -> SyncReport:
-        raise NotImplementedError
+        """With what was learned since the last one; puts what comes of it into the model."""
 
+    @abstractmethod
     def _write_outer(self) -> None:
-        raise NotImplementedError
+        """Puts the outer parameters into the model."""
 
+    @abstractmethod
     def _alone(self) -> None:
-        raise NotImplementedError
+        """From now on there are no others."""
 
+    @abstractmethod
     def _export(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Copies of all that the next outer steps depend on."""
 
+    @abstractmethod
     def _import(self, state: dict[str, Any]) -> bool:
-        """False: others had another state, and the model begins a window where they are."""
-        raise NotImplementedError
+        """Takes what _export() gave. False: others had another state, and the model begins a window
+        where they are."""

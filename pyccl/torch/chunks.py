@@ -99,7 +99,7 @@ class Chunks(Calls):
         if count <= 1:
             return []
         # Of another number of chunks each is of another size: so ranks that mean tensors of unlike
-        # sizes are told by the first chunk, or by the last one, and none is left over.
+        # sizes are told by the first chunk, or by the last one, and do not add up chunks of both.
         step = math.ceil(size / count)
         step += (count - step) % _GRAIN
         return [slice(at, min(at + step, size)) for at in range(0, size, step)]
