@@ -17,11 +17,13 @@ from pyccl.optim.schedule import StreamingSchedule
 if TYPE_CHECKING:
     from pyccl.optim.delayed import DelayedDiLoCo, delayed_lr_max
     from pyccl.optim.diloco import DiLoCo
+    from pyccl.optim.noloco import NoLoCo
     from pyccl.optim.streaming import StreamingDiLoCo
 
 _OF_TORCH = {
     "DelayedDiLoCo": "delayed",
     "DiLoCo": "diloco",
+    "NoLoCo": "noloco",
     "StreamingDiLoCo": "streaming",
     "delayed_lr_max": "delayed",
 }
@@ -29,6 +31,7 @@ _OF_TORCH = {
 __all__ = [
     "DelayedDiLoCo",
     "DiLoCo",
+    "NoLoCo",
     "NoLoCoState",
     "OuterState",
     "StreamingDiLoCo",

@@ -374,9 +374,20 @@ class NoLoCoState:
             if key not in state:
                 raise InvalidArgumentError(f"the state holds no {key!r}; take one of export()")
         self._layout.check_same(state["names"], state["shapes"])
-        step = integer(state["step"], "step", 0, _MASK)
-        both = self._vectors([state["params"], state["momentum"]], "(params, momentum)")
-        self._replace(np.stack(both), step)
+        self.take(state["params"], state["momentum"], state["step"])
+
+    def take(self, params: Array, momentum: Array, step: int) -> None:
+        """Becomes what another replica was: copies of the two vectors. Raises as import_() does."""
+        both = self._vectors([params, momentum], "(params, momentum)")
+        self._replace(np.stack(both), integer(step, "step", 0, _MASK))
+
+    def empty(self) -> F32:
+        """A vector as long as `params`, of any numbers."""
+        return np.empty_like(self._params)
+
+    def cut(self, flat: F32) -> list[F32]:
+        """A vector as long as `params` by array and in shape: views."""
+        return [view for _, view in self._layout.cut(flat)]
 
     def _replace(self, both: F32, step: int) -> None:
         # Python runs signal handlers after calls (copyto() would be one) and jumps. There is none

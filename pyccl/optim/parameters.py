@@ -95,6 +95,17 @@ class Parameters:
                     first = first.to(local.dtype).float()
                 torch.sub(first, local.to("cpu", torch.float32), out=torch.from_numpy(out))
 
+    def read(self, start: Sequence[F32], target: Sequence[F32]) -> None:
+        """target = these, in fp32. Of narrower types the start and what they have moved from where
+        write() put them, so that nothing learned is no change."""
+        with torch.no_grad():
+            for one, begin, out in zip(self.tensors, start, target, strict=True):
+                local, first = _local(one).detach(), torch.from_numpy(begin)
+                into = torch.from_numpy(out)
+                into.copy_(local)
+                if local.dtype.itemsize < 4:
+                    into.sub_(first.to(local.dtype).float()).add_(first)
+
     def write(self, values: Sequence[F32]) -> None:
         """Puts the values into the tensors, in place and rounded to their types."""
         with torch.no_grad():

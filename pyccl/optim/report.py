@@ -36,6 +36,8 @@ class SyncReport:
     """Of the whole outer step."""
     hash: str = ""
     """32 hex digits of the state that all peers hold now; empty without a communicator."""
+    distance: float | None = None
+    """Of NoLoCo, how far the peers that met are apart; see NoLoCoState.distance()."""
     consistency: Consistency | None = None
     """How alike the peers have trained, if that was asked for."""
     behind: tuple[Behind, ...] = field(default=())

@@ -51,6 +51,15 @@ class Exchange(TypedDict, total=False):
     timeout: float | None
 
 
+def communicator(comm: object) -> Communicator | None:
+    """Raises InvalidArgumentError for what is no Communicator."""
+    if comm is not None and not isinstance(comm, Communicator):
+        raise InvalidArgumentError(
+            f"comm is of type {type(comm).__name__}, but must be a Communicator or None"
+        )
+    return comm
+
+
 class Pending(NamedTuple):
     """An outer step under way."""
 
@@ -84,12 +93,8 @@ class Rounds:
         peers_min: int = 1,
         timeout: float | None = None,
     ) -> None:
-        if comm is not None and not isinstance(comm, Communicator):
-            raise InvalidArgumentError(
-                f"comm is of type {type(comm).__name__}, but must be a Communicator or None"
-            )
         self._state = state
-        self._comm = comm
+        self._comm = communicator(comm)
         self._quantization = Quantization.of(quantization)
         if error_feedback and self._quantization is None:
             raise InvalidArgumentError("error_feedback is of quantized deltas: say how they are")

@@ -17,7 +17,7 @@ from typing import Any
 _PACKAGE = "pyccl.optim."
 _COPIED = (
     "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
-    "delayed", "numpy",
+    "delayed", "numpy", "gossip", "meetings", "noloco",
 )  # fmt: skip
 
 
@@ -50,6 +50,10 @@ class Family:
     @property
     def DelayedDiLoCo(self) -> Any:  # noqa: N802
         return self.module("delayed").DelayedDiLoCo
+
+    @property
+    def NoLoCo(self) -> Any:  # noqa: N802
+        return self.module("noloco").NoLoCo
 
     @property
     def ArrayDiLoCo(self) -> Any:  # noqa: N802

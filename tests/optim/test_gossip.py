@@ -253,8 +253,8 @@ MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
         [check_all_or_nothing],
     ),
     "joiner without momentum": (
-        "self._replace(np.stack(both), step)",
-        "self._replace(np.stack([both[0], 0 * both[1]]), step)",
+        "self._replace(np.stack(both), integer(",
+        "self._replace(np.stack([both[0], 0 * both[1]]), integer(",
         [check_joiner],
     ),
 }

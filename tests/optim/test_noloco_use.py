@@ -1,0 +1,257 @@
+"""What else is owed by NoLoCo: errors, boundaries that somebody misses, peers that take leave. And
+mutants of it, each with the checks that must notice it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from python import conftest as fixtures
+
+import pyccl
+
+from . import test_noloco as checks
+from .conftest import LIMIT_SECONDS, Peers
+from .family import REAL, Family
+from .replicas import bits
+from .test_noloco import PLAN, START, Check, World, model_of, theta_of
+from .training import steps_of
+
+torch = pytest.importorskip("torch")
+
+
+def run(opt: Any, weight: Any, rank: int, *steps: int) -> None:
+    for _ in steps_of(opt, weight, PLAN, rank, range(*steps)):
+        pass
+
+
+def test_other_options_are_refused_at_the_start(peers: Peers) -> None:
+    """By who has them; the others begin."""
+    for other in ({"alpha": 0.25}, {"gamma": 0.1}, {"group": 3}, {"admit_every": None}):
+
+        def train(comm: Any, other: dict[str, Any] = other) -> None:
+            if comm.rank == 2:
+                with pytest.raises(pyccl.InvalidArgumentError, match="other parameters or options"):
+                    model_of(REAL, comm, **other)
+            else:
+                _, opt = model_of(REAL, comm)
+                assert opt.last_sync.members == 2
+
+        peers.run(3, train)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"alpha": 0.9}, "drift apart"),
+        ({"group": 1}, "group"),
+        ({"seed": -1}, "seed"),
+        ({"admit_every": 0}, "admit_every"),
+        ({"timeout": -1}, "timeout"),
+        ({"every": 0}, "sync_every"),
+    ],
+)
+def test_wrong_options(wrong: dict[str, Any], text: str) -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    every = wrong.pop("every", 1)
+    with pytest.raises(pyccl.InvalidArgumentError, match=text):
+        pyccl.optim.NoLoCo([weight], torch.optim.SGD, sync_every=every, **wrong)
+
+
+def test_what_is_not_finite_afterwards_is_not_applied() -> None:
+    weight, opt = model_of(REAL, None)
+    weight.detach()[...] = 3e38
+    opt.outer.momentum[...] = 3e38
+    before = bits(opt.outer)
+    report = opt.sync()
+    assert not report.applied
+    assert "inf in '0'" in report.reason
+    assert bits(opt.outer) == before
+    assert theta_of(weight)[0] == np.float32(3e38)
+
+
+def test_a_boundary_that_somebody_misses(peers: Peers) -> None:
+    """It admits nobody, and the next one does."""
+    missed = threading.Event()
+
+    def train(comm: Any) -> int:
+        weight, opt = model_of(REAL, comm, admit_every=None, timeout=0.3)
+        if comm.rank == 0:
+            assert not opt.sync_members()
+            missed.set()
+        else:
+            assert missed.wait(LIMIT_SECONDS)
+        opt._meetings._timeout = LIMIT_SECONDS
+        run(opt, weight, comm.rank, 2)
+        assert opt.last_sync.contributors == 2
+        assert opt.sync_members()
+        return len(opt._meetings.members)
+
+    assert peers.run(2, train) == [2, 2]
+
+
+def test_several_newcomers_get_their_states_from_several_peers(peers: Peers) -> None:
+    begun: list[Any] = []
+    all_there = threading.Barrier(6)
+
+    def newcomer() -> None:
+        with pyccl.connect(
+            peers.address, timeout=LIMIT_SECONDS, operation_timeout=LIMIT_SECONDS
+        ) as comm:
+            _, opt = model_of(REAL, comm, 0 * START, admit_every=None)
+            begun.append(bits(opt.outer))
+            all_there.wait(LIMIT_SECONDS)
+            if opt.last_sync.members < 6:  # the other one has come later
+                assert opt.sync_members()
+            all_there.wait(LIMIT_SECONDS)
+
+    def train(comm: Any) -> Any:
+        _, opt = model_of(REAL, comm, admit_every=None)
+        opt.outer.params[...] += np.float32(comm.rank)  # so that all are different
+        begin, waiting = bits(opt.outer), comm.rank == 0
+        for thread in [threading.Thread(target=newcomer, daemon=True) for _ in range(2 * waiting)]:
+            thread.start()
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while len(comm.peers) < 6:
+            assert time.monotonic() < deadline
+            while not comm.barrier().peers_pending:
+                time.sleep(0.001)
+            assert opt.sync_members()
+        all_there.wait(LIMIT_SECONDS)
+        return begin
+
+    results = peers.run(4, train)
+    assert begun[0] in results
+
+
+def test_a_checkpoint_of_fewer_steps_takes_over_what_another_has(peers: Peers) -> None:
+    saved = []
+    for rank, steps in enumerate((2, 6)):
+        weight, opt = model_of(REAL, None)
+        run(opt, weight, rank, steps)
+        saved.append((theta_of(weight), opt.state_dict(), bits(opt.outer)))
+
+    def train(comm: Any) -> Any:
+        rank = comm.rank
+        weight, opt = model_of(REAL, comm)
+        weight.detach().copy_(torch.from_numpy(saved[rank][0]))
+        opt.load_state_dict(saved[rank][1])
+        assert theta_of(weight).tolist() == opt.outer.params.tolist()
+        return bits(opt.outer)
+
+    assert peers.run(2, train) == [saved[1][2]] * 2
+
+
+def test_a_peer_takes_leave_and_goes_on_alone(peers: Peers) -> None:
+    left = threading.Barrier(3)
+
+    def train(comm: Any) -> Any:
+        ids, rank = comm.peers, comm.rank
+        weight, opt = model_of(REAL, comm)
+        run(opt, weight, rank, 2)
+        if rank == 2:
+            opt.leave()
+        left.wait(LIMIT_SECONDS)
+        run(opt, weight, rank, 2, 4)
+        return ids, bits(opt.outer)
+
+    results = peers.run(3, train)
+    world = World(results[0][0])
+    world.meet(world.groups())
+    world.meet([sorted(range(2), key=lambda one: world.ids[one]), [2]])
+    assert [one[1] for one in results] == [bits(state) for state in world.states]
+
+
+MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
+    "sign of the pull": (
+        "gossip", "- c * (params - mean_phi)", "+ c * (params - mean_phi)", [checks.check_world]),
+    "sign of what was learned": (
+        "gossip", "moved = kept + b * (mean_theta - params)",
+        "moved = kept - b * (mean_theta - params)", [checks.check_world, checks.check_alone]),
+    "members of the view that each has": (
+        "meetings", "group = group_of(me, self._members,",
+        "group = group_of(me, [int(one, 16) for one in self._comm.peers],", [checks.check_lost]),
+    "members of the start for ever": (
+        "meetings", "self._members = tuple(sorted(one.peer for one in alike))",
+        "self._members = self._members or tuple(sorted(one.peer for one in alike))",
+        [checks.check_newcomer]),
+    "who is lost stays for ever": (
+        "meetings", "self._members = tuple(sorted(one.peer for one in alike))",
+        "self._members = tuple(sorted({*self._members, *(one.peer for one in alike)}))",
+        [checks.check_lost]),
+    "no boundary": (
+        "meetings", "state.step % self._admit_every == 0", "False", [checks.check_lost]),
+    "a boundary a step late": (
+        "meetings", "state.step % self._admit_every == 0", "state.step % self._admit_every == 1",
+        [checks.check_lost]),
+    "all read one step of the pairs": (
+        "meetings", "self._members, self._seed, step, self._group",
+        "self._members, self._seed, 0, self._group", [checks.check_world]),
+    "each its own seed": (
+        "meetings", "self._members, self._seed, step, self._group",
+        "self._members, self._seed + (me == self._members[0]), step, self._group",
+        [checks.check_world]),
+    "operands in the order of arrival": (
+        "meetings", "for peer in sorted(found)", "for peer in found", [checks.check_world]),
+    "momentum zero on a newcomer": (
+        "meetings", "self._state.take(params, momentum, int(step[0]))",
+        "self._state.take(params, 0 * momentum, int(step[0]))", [checks.check_newcomer]),
+    "a newcomer keeps its own": (
+        "meetings", "self._state.take(params, momentum, int(step[0]))",
+        "self._state.step = int(step[0])", [checks.check_newcomer, checks.check_one_start]),
+    "a NaN for the partner": (
+        "meetings", "theta[...] = state.params", "pass", [checks.check_not_finite]),
+    "who waits in vain has learned nothing": (
+        "meetings", "found = {self._id: own, **self._meet(own, report)}",
+        "met = self._meet(own, report)\n"
+        "        found = {self._id: own if met else (state.params,), **met}",
+        [checks.check_lost, checks.check_late]),
+    "a mean of two whoever came": (
+        "meetings", "thetas = [one[0] for one in of_all]",
+        "thetas = [one[0] for one in of_all]\n"
+        "        if self._comm and len(thetas) == 1:\n"
+        "            thetas += [state.params]",
+        [checks.check_lost, checks.check_late]),
+    "the sum for the mean at the end": (
+        "meetings", 'mean, op="avg"', 'mean, op="sum"', [checks.check_average]),
+    "momentum dropped at the end": (
+        "meetings", "self._state.params[...] = mean",
+        "self._state.params[...] = mean; self._state.momentum[...] = 0", [checks.check_average]),
+    "rounding is learned": (
+        "parameters", "if local.dtype.itemsize < 4:", "if False:", [checks.check_nothing_learned]),
+    "the model stays where it was": (
+        "noloco", "        if report.applied:\n            self._write_outer()\n", "",
+        [checks.check_world]),
+    "a checkpoint without momentum": (
+        "noloco", 'for key in _VECTORS}})', 'for key in _VECTORS},\n'
+        '            "momentum": 0 * state["momentum"].numpy()})',
+        [checks.check_checkpoint]),
+    "an operation of all": (
+        "meetings", "found = {self._id: own, **self._meet(own, report)}",
+        "self._comm and self._comm.barrier()\n"
+        "        found = {self._id: own, **self._meet(own, report)}",
+        [checks.check_nobody_else_waits]),
+}  # fmt: skip
+
+
+# A newcomer's thread is one that fails too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("mutant", "check"),
+    [
+        pytest.param(mutant, check, id=f"{name}, {check.__name__}")
+        for name, (*mutant, found_by) in MUTANTS.items()
+        for check in found_by
+    ],
+)
+def test_mutants_are_noticed(
+    mutant: list[str], check: Check, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What would hang need not do so for long.
+    for place in (checks, fixtures):
+        monkeypatch.setattr(place, "LIMIT_SECONDS", 1.5)
+    with pytest.raises((AssertionError, pyccl.PycclError, threading.BrokenBarrierError)):
+        check(Family(*mutant), peers)
