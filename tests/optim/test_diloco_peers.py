@@ -333,7 +333,7 @@ def test_quantized_deltas_keep_peers_alike(peers: Peers, feedback: bool) -> None
             REAL, comm, start, quantization="int8", error_feedback=feedback, timeout=LIMIT_SECONDS
         )
         for _ in steps_of(opt, weight, plan, comm.rank, range(10)):
-            pass
+            assert opt.last_sync.behind == ()
         assert opt.last_sync.bytes_sent < 2 * 4096 * 2  # half of fp32, to two peers
         return opt.outer.hash(), opt.outer.params.copy()
 
@@ -344,29 +344,6 @@ def test_quantized_deltas_keep_peers_alike(peers: Peers, feedback: bool) -> None
         twin.meet([window(plan, m, 2 * t, twin.phi) for m in range(3)])
     distance = np.abs(results[0][1] - twin.phi).max()
     assert 0 < distance < 0.1
-
-
-def test_error_feedback_is_given_back_by_a_step_that_fails(peers: Peers) -> None:
-    def train(comm: Any) -> None:
-        def fails(x: Array, **_: Any) -> None:
-            raise pyccl.CancelledError("so it goes")
-
-        weight, opt = model_of(REAL, comm, quantization="int4", error_feedback=True)
-        residuals, rank = [], comm.rank
-        for step in steps_of(opt, weight, PLAN, rank, range(8)):
-            if step % 2:
-                kept = opt.state_dict()["outer"]["residuals"].get(0, [])
-                residuals.append([one.numpy().tobytes() for one in kept])
-            if step == 1:
-                comm.all_reduce = fails
-            elif step == 3:
-                del comm.all_reduce
-                opt.weight = 0.0 if rank == 0 else 1.0  # and one that has not been used
-        assert len(residuals[0]) == 1
-        assert residuals[1] == residuals[0]
-        assert (residuals[2] == residuals[0]) == (rank == 0)
-
-    peers.run(2, train)
 
 
 def test_rates_that_all_set_alike_count_from_the_next_step(peers: Peers) -> None:
