@@ -13,6 +13,7 @@ from pyccl.errors import InvalidArgumentError
 
 from .conftest import LIMIT_SECONDS, Peers
 from .family import REAL, Family
+from .training import Plan, Twin, mean_of, noisy, numbers, same_bits, steps_of, window
 
 torch = pytest.importorskip("torch")
 
@@ -51,13 +52,45 @@ def check_golden(family: Family, peers: Peers) -> None:
     assert peers.run(2, run) == [list(zip(phi, momentum, strict=True))] * 2
 
 
+def check_numpy(family: Family, peers: Peers) -> None:
+    """A-1: phi of t is the outer step of phi of t - 1 with the mean of what was learned from phi
+    of t - 2, bit for bit."""
+    start = np.random.default_rng(0).standard_normal(9).astype(np.float32)
+    plan = Plan(start, noisy(0, 9), rounds=8, every=3, lr=0.4, mu=0.5)
+
+    def run(comm: Any) -> Any:
+        weight = torch.nn.Parameter(torch.from_numpy(start.copy()))
+        inner = torch.optim.SGD([weight], lr=plan.rate)
+        opt = family.DelayedDiLoCo([weight], inner, comm, sync_every=plan.every, **plan.outer)
+        steps = range(plan.rounds * plan.every)
+        return [
+            numbers(opt.outer)
+            for _ in steps_of(opt, weight, plan, comm.rank, steps)
+            if opt.last_sync.fresh
+        ]
+
+    twin, expected, sent = Twin(start, plan.lr, plan.mu), [], None
+    for t in range(plan.rounds):
+        thetas = [window(plan, m, t * plan.every, twin.phi) for m in range(3)]
+        learned = mean_of([twin.phi - one for one in thetas])
+        if sent is not None:
+            twin.apply(sent)
+        sent = learned
+        expected.append((twin.phi, twin.momentum))
+    for found in peers.run(3, run):
+        same_bits(found, expected)
+
+
 def check_bounds(family: Family, _: Peers) -> None:
     """A-2: what lies below its bound comes to the optimum, what lies above it goes away."""
-    for lr, mu, near, far in ((0.7, 0.9, 0.30, 0.42), (0.7, 0.5, 0.7, 0.9), (0.7, 0.0, 1.0, 1.5)):
+    for lr, mu, nesterov, near, far in (
+        (0.7, 0.9, True, 0.30, 0.42), (0.7, 0.5, True, 0.7, 0.9), (0.7, 0.0, True, 1.0, 1.5),
+        (0.7, 0.9, False, 0.10, 0.17), (0.7, 0.5, False, 0.65, 0.78),
+    ):  # fmt: skip
         for kappa, bounded in ((near, True), (far, False)):
             weight, opt = model_of(
-                None, 1.0, family, outer_lr=lr, outer_momentum=mu, sync_every=1,
-                allow_unstable=True,
+                None, 1.0, family, outer_lr=lr, outer_momentum=mu, nesterov=nesterov,
+                sync_every=1, allow_unstable=True,
             )  # fmt: skip
             for _ in range(400):
                 # One inner step that closes the share kappa of the distance.
@@ -82,7 +115,7 @@ def check_drained(family: Family, _: Peers) -> None:
     assert opt.drain().applied is False
 
 
-CHECKS = [check_golden, check_bounds, check_drained]
+CHECKS = [check_golden, check_numpy, check_bounds, check_drained]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -96,15 +129,24 @@ MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
         "learned = self._learned()  # against the phi that the window began with\n"
         "        report = self._finish()\n",
         "report = self._finish()\n        learned = self._learned()\n",
-        [check_golden],
+        [check_golden, check_numpy],
     ),
     "no delay": (
         "delayed", "        self._send(learned, self.weight)\n        return report",
         "        self._send(learned, self.weight)\n        report = self._finish()\n"
         "        self._send_nothing()\n        return report",
-        [check_golden, check_bounds],
+        [check_golden, check_numpy, check_bounds],
     ),
-    "theta goes on from itself": ("delayed", "        self._write_outer()\n", "", [check_golden]),
+    "heavy ball": (
+        "outer", "rate, factor, self._nesterov)", "rate, factor, False)",
+        [check_golden, check_numpy, check_bounds],
+    ),
+    "Nesterov always": (
+        "outer", "rate, factor, self._nesterov)", "rate, factor, True)", [check_bounds],
+    ),
+    "theta goes on from itself": (
+        "delayed", "        self._write_outer()\n", "", [check_golden, check_numpy],
+    ),
     "what was learned is dropped": (
         "delayed", "self._parameters.write(self.outer.cut(start))", "self._write_outer()",
         [check_drained],

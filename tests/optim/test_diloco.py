@@ -119,6 +119,13 @@ def check_inner_alone(family: Family, peers: Peers) -> None:  # D-2
     runs += peers.run(1, lambda comm: torch_run(family, plan, comm, inner=adam))
     for found in runs:
         assert [phi.tolist() for phi, _ in found] == [one.tolist() for one in expected]
+    # Elsewhere a rounding of each of both differences.
+    far = Plan(normal(2, 500), noisy(2, 500), rounds=1, every=3, lr=1, mu=0)
+    ((phi, _),) = torch_run(family, far, None)
+    theta = window(far, 0, 0, far.start)
+    units = np.spacing(np.maximum(np.abs(far.start), np.abs(theta)))
+    assert (phi != theta).any()
+    assert (np.abs(phi - theta) <= units).all()
 
 
 class _Told:
