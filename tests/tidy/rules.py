@@ -178,13 +178,31 @@ def unused_headers(texts: dict[str, str]) -> list[str]:
         if path.endswith(CPP)
         for target in re.findall(r'^\s*#\s*include\s+["<]([^">]+)[">]', text, re.MULTILINE)
     }
+    # A header beside its only user may be included by its bare name.
+    return [
+        f"{path}: nobody includes it"
+        for path in headers(texts)
+        if not _included_as(path) & included and PurePosixPath(path).name not in included
+    ]
+
+
+def headers_behind_others(texts: dict[str, str]) -> list[str]:
+    """Headers that no source of the build includes before all else: of the others the build itself
+    shows that they need nothing before them. Both builds take their sources by folder."""
+    first = set()
+    for path, text in texts.items():
+        if path.endswith(".cpp") and path.startswith(("csrc/", "tests/")):
+            code = cpp.blank(text, strings=False).lstrip()
+            match = re.match(r'#\s*include\s+"([^"]+)"', code)
+            if match:
+                first.add(match.group(1))
+    return [path for path in headers(texts) if not _included_as(path) & first]
+
+
+def headers(texts: dict[str, str]) -> list[str]:
+    return [path for path in texts if path.endswith((".hpp", ".h"))]
+
+
+def _included_as(path: str) -> set[str]:
     roots = ("csrc/include/", "csrc/", "tests/")
-    faults = []
-    for path in texts:
-        if not path.endswith((".hpp", ".h")):
-            continue
-        names = {path.removeprefix(root) for root in roots if path.startswith(root)}
-        # A header beside its only user may be included by its bare name.
-        if not names & included and PurePosixPath(path).name not in included:
-            faults.append(f"{path}: nobody includes it")
-    return faults
+    return {path.removeprefix(root) for root in roots if path.startswith(root)}

@@ -123,6 +123,31 @@ def test_header_that_nobody_includes_is_found() -> None:
     assert rules.unused_headers(texts) == ["csrc/base/unused.hpp: nobody includes it"]
 
 
+def test_headers_that_the_build_does_not_show_to_stand_alone_are_found() -> None:
+    texts = {
+        "csrc/base/shown.hpp": "// A.",
+        "csrc/base/second.hpp": "// B.",
+        "csrc/base/behind_a_macro.hpp": "// C.",
+        "csrc/base/of_a_header.hpp": "// D.",
+        "tests/engine/shown_too.hpp": '// E.\n#include "base/of_a_header.hpp"\n',
+        "bench/base/elsewhere.hpp": "// F.",
+        "csrc/include/pyccl.h": "/* G. */",
+        "csrc/base/a.cpp": '// H.\n\n/* I. */ #include "base/shown.hpp"\n'
+        '#include "base/second.hpp"\n',
+        "csrc/base/b.cpp": '// J.\n#define K\n#include "base/behind_a_macro.hpp"\n',
+        "csrc/base/c.cpp": '// L.\n#include <vector>\n#include "base/second.hpp"\n',
+        "csrc/base/d.cpp": '// #include "base/second.hpp"\n#include "pyccl.h"\n',
+        "tests/engine/a.cpp": '// M.\n#include "engine/shown_too.hpp"\n',
+        "bench/a.cpp": '// N.\n#include "base/elsewhere.hpp"\n',
+    }
+    assert rules.headers_behind_others(texts) == [
+        "csrc/base/second.hpp",
+        "csrc/base/behind_a_macro.hpp",
+        "csrc/base/of_a_header.hpp",
+        "bench/base/elsewhere.hpp",
+    ]
+
+
 def test_functions_are_found_with_their_lines() -> None:
     text = """// A file.
 #define BRACE {
