@@ -32,6 +32,7 @@ import numpy as np
 
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
 from pyccl.optim.layout import F32, Array, Layout, parts
+from pyccl.optim.vectors import Vectors
 from pyccl.options import integer
 
 _MASK = (1 << 64) - 1
@@ -184,7 +185,7 @@ def noloco_step(
     return params + moved, moved
 
 
-class NoLoCoState:
+class NoLoCoState(Vectors):
     """What a replica keeps between outer steps: phi, delta and t. See the head of this module.
 
     names, arrays: the parameters at the start, of fp16, bf16, fp32 or fp64 (numpy). They are copied
@@ -198,17 +199,12 @@ class NoLoCoState:
         state = NoLoCoState(list(weights), list(weights.values()))
         ...                                                 # H inner steps change the weights
         group = sorted(group_of(me, members, seed, state.step))
-        theta = state.flatten(list(weights.values()))       # goes to the others of the group
+        theta = state.theta(list(weights.values()))         # goes to the others of the group
         state.apply([received[peer] for peer in group])     # theta itself being one of them
-        for name, value in state.views.items():
-            weights[name][...] = value
-
-    The two vectors stay where they are for the life of the state.
+        state.write(list(weights.values()))
     """
 
-    __slots__ = (
-        "_alpha", "_beta", "_both", "_gamma", "_layout", "_momentum", "_params", "_step", "_views",
-    )  # fmt: skip
+    __slots__ = ("_alpha", "_beta", "_both", "_gamma", "_step")
 
     def __init__(
         self,
@@ -222,38 +218,12 @@ class NoLoCoState:
         gamma = beta if gamma is None else gamma
         check_stable(alpha, beta, gamma)
         self._alpha, self._beta, self._gamma = float(alpha), float(beta), float(gamma)
-        self._layout = Layout(names, arrays)
+        layout = Layout(names, arrays)
         # As one array, so that a step replaces both halves at once.
-        self._both: F32 = np.zeros((2, self._layout.size), np.float32)
-        self._params: F32 = self._both[0]
-        self._momentum: F32 = self._both[1]
+        self._both: F32 = np.zeros((2, layout.size), np.float32)
+        super().__init__(layout, self._both[0], self._both[1])
         self._step = 0
-        self._views = self._layout.views(self._params)
-        self._params[...] = self._layout.check_finite(self.flatten(arrays), "params")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._layout.names
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """By position, like the names."""
-        return self._layout.shapes
-
-    @property
-    def params(self) -> F32:
-        """phi: the vector itself, fp32, one element for each of all arrays."""
-        return self._params
-
-    @property
-    def momentum(self) -> F32:
-        """delta: the vector itself, as `params`. Zeros at the start."""
-        return self._momentum
-
-    @property
-    def views(self) -> Mapping[str, F32]:
-        """phi by name and in shape: views of `params`."""
-        return self._views
+        self._params[...] = layout.check_finite(layout.flatten(arrays), "params")
 
     @property
     def step(self) -> int:
@@ -281,12 +251,19 @@ class NoLoCoState:
         """Whether a group exchanges phi beside theta: gamma is not beta (in fp32)."""
         return bool(np.float32(self._gamma) != np.float32(self._beta))
 
-    def flatten(self, arrays: Sequence[Array]) -> F32:
-        """The arrays as one new fp32 vector, in the order of `params`; they are only read.
+    def theta(self, arrays: Sequence[Array]) -> F32:
+        """What inner steps have made of phi: the arrays as one new vector; they are only read.
 
-        Raises InvalidArgumentError for other shapes than at the start, and InvalidTypeError.
+        Of narrower types than fp32 it is phi and what they have moved from where write() put them,
+        so that nothing learned is phi. Raises InvalidArgumentError and InvalidTypeError for other
+        arrays than at the start.
         """
-        return self._layout.flatten(arrays)
+        theta = self._layout.flatten(arrays)
+        for target, start, one in zip(self.cut(theta), self.views.values(), arrays, strict=True):
+            if one.dtype.itemsize < 4:
+                target -= start.astype(one.dtype).astype(np.float32)
+                target += start
+        return theta
 
     def apply(self, thetas: Sequence[Array], phis: Sequence[Array] | None = None) -> None:
         """Outer step `step`, with what the members of this peer's group have come to.
@@ -380,14 +357,6 @@ class NoLoCoState:
         """Becomes what another replica was: copies of the two vectors. Raises as import_() does."""
         both = self._vectors([params, momentum], "(params, momentum)")
         self._replace(np.stack(both), integer(step, "step", 0, _MASK))
-
-    def empty(self) -> F32:
-        """A vector as long as `params`, of any numbers."""
-        return np.empty_like(self._params)
-
-    def cut(self, flat: F32) -> list[F32]:
-        """A vector as long as `params` by array and in shape: views."""
-        return [view for _, view in self._layout.cut(flat)]
 
     def _replace(self, both: F32, step: int) -> None:
         # Python runs signal handlers after calls (copyto() would be one) and jumps. There is none

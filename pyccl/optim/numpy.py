@@ -1,7 +1,9 @@
-"""DiLoCo for loops of numpy, JAX and others that are no torch: windows are named by the caller."""
+"""DiLoCo and NoLoCo for loops of numpy, JAX and others that are no torch: windows are named by the
+caller."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +12,8 @@ import numpy as np
 
 from pyccl.communicator import Communicator
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
+from pyccl.optim.gossip import NoLoCoState
+from pyccl.optim.meetings import Meetings
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Rounds
@@ -18,7 +22,69 @@ from pyccl.quantization import Codec, Quantization
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
 
-class DiLoCo:
+class Windows(ABC):
+    """What they have in common. `state` is phi, momentum and the count of outer steps."""
+
+    state: OuterState | NoLoCoState
+    last_sync: SyncReport
+
+    def __init__(self, sync_every: int | None) -> None:
+        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
+            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
+        self._sync_every = sync_every
+        self._inner_steps = 0
+
+    @property
+    def steps(self) -> int:
+        """Outer steps of the run."""
+        return self.state.step
+
+    @property
+    def outer_params(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """phi by name, fp32: what to evaluate and to keep. To be read."""
+        return self.state.views
+
+    def begin_window(self, arrays: Arrays) -> None:
+        """Puts phi into the arrays, in place and rounded to their types."""
+        self.state.write(self._in_order(arrays))
+        self._inner_steps = 0
+
+    @abstractmethod
+    def end_window(self, arrays: Arrays) -> SyncReport:
+        """An outer step with what the arrays have come to since begin_window()."""
+
+    def step(self, arrays: Arrays) -> SyncReport:
+        """To be called behind each inner step: ends the window behind `sync_every` of them, and
+        begins the next one in the arrays."""
+        if self._sync_every is None:
+            raise InvalidArgumentError("step() needs sync_every; else there is end_window()")
+        self.last_sync = replace(self.last_sync, fresh=False)
+        self._inner_steps += 1
+        if self._inner_steps >= self._sync_every:
+            self._inner_steps, before = 0, self.steps
+            self.end_window(arrays)
+            # Also where a newcomer has brought a state that is further on.
+            if self.steps != before:
+                self.begin_window(arrays)
+        return self.last_sync
+
+    def _in_order(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        missing = [name for name in self.state.names if name not in arrays]
+        if missing or len(arrays) != len(self.state.names):
+            raise InvalidArgumentError(
+                f"the arrays must be those of the start, by name; there are {len(arrays)} of "
+                f"{len(self.state.names)}, and missing are {missing[:8]}"
+            )
+        return [arrays[name] for name in self.state.names]
+
+    @staticmethod
+    def _named(arrays: Arrays) -> tuple[list[str], list[np.ndarray[Any, Any]]]:
+        if not isinstance(arrays, Mapping):
+            raise InvalidTypeError(f"arrays are of type {type(arrays).__name__}, not a mapping")
+        return list(arrays), list(arrays.values())
+
+
+class DiLoCo(Windows):
     """DiLoCo (arXiv 2311.08105) of arrays by name.
 
     arrays: the parameters, of floating point. Peers give the same names and shapes; the values at
@@ -58,17 +124,11 @@ class DiLoCo:
         min_peers: int = 1,
         timeout: float | None = None,
     ) -> None:
-        if not isinstance(arrays, Mapping):
-            raise InvalidTypeError(f"arrays are of type {type(arrays).__name__}, not a mapping")
-        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
-            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
-        names = list(arrays)
-        self.state = OuterState(
-            names, [arrays[name] for name in names], outer_lr, outer_momentum, nesterov
+        super().__init__(sync_every)
+        self.state: OuterState = OuterState(
+            *self._named(arrays), outer_lr, outer_momentum, nesterov
         )
         self.weight = 1.0
-        self._sync_every = sync_every
-        self._inner_steps = 0
         self._rounds = Rounds(
             self.state,
             comm,
@@ -77,22 +137,7 @@ class DiLoCo:
             peers_min=min_peers,
             timeout=timeout,
         )
-        self.last_sync: SyncReport = self._rounds.join()
-
-    @property
-    def steps(self) -> int:
-        """Outer steps of the run."""
-        return self.state.step
-
-    @property
-    def outer_params(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """phi by name, fp32: what to evaluate and to keep. To be read."""
-        return self.state.views
-
-    def begin_window(self, arrays: Arrays) -> None:
-        """Puts phi into the arrays, in place and rounded to their types."""
-        self.state.write(self._in_order(arrays))
-        self._inner_steps = 0
+        self.last_sync = self._rounds.join()
 
     def end_window(self, arrays: Arrays) -> SyncReport:
         """An outer step with what the arrays have come to since begin_window(). All peers call it.
@@ -104,26 +149,55 @@ class DiLoCo:
         self.last_sync = self._rounds.run(delta, self.weight)
         return self.last_sync
 
-    def step(self, arrays: Arrays) -> SyncReport:
-        """To be called behind each inner step: ends the window behind `sync_every` of them, and
-        begins the next one in the arrays."""
-        if self._sync_every is None:
-            raise InvalidArgumentError("step() needs sync_every; else there is end_window()")
-        self.last_sync = replace(self.last_sync, fresh=False)
-        self._inner_steps += 1
-        if self._inner_steps >= self._sync_every:
-            self._inner_steps, before = 0, self.steps
-            self.end_window(arrays)
-            # Also where a newcomer has brought a state that is further on.
-            if self.steps != before:
-                self.begin_window(arrays)
+
+class NoLoCo(Windows):
+    """NoLoCo (arXiv 2506.10911) of arrays by name: an outer step is a meeting of two peers.
+
+    arrays, comm, sync_every: as for DiLoCo. Each peer has a phi of its own, `outer_params`.
+    group, alpha, beta, gamma, seed, admit_every, timeout: as for pyccl.optim.NoLoCo.
+
+        outer = pyccl.optim.numpy.NoLoCo(weights, comm, sync_every=50)
+        outer.begin_window(weights)
+        while outer.steps < 100:
+            train(weights)              # in place, or give the new arrays to step()
+            outer.step(weights)
+        outer.average()                 # outer_params are then those of all
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        comm: Communicator | None = None,
+        *,
+        sync_every: int | None = None,
+        group: int = 2,
+        alpha: float = 0.5,
+        beta: float = 0.7,
+        gamma: float | None = None,
+        seed: int = 0,
+        admit_every: int | None = 10,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(sync_every)
+        self.state: NoLoCoState = NoLoCoState(
+            *self._named(arrays), alpha=alpha, beta=beta, gamma=gamma
+        )
+        self._meetings = Meetings(
+            self.state, comm, group=group, seed=seed, admit_every=admit_every, timeout=timeout
+        )
+        self.last_sync = self._meetings.join()
+
+    def end_window(self, arrays: Arrays) -> SyncReport:
+        """An outer step with what the arrays have come to since begin_window(), which comes next.
+        Its partner calls it for the same step; every `admit_every` steps all peers do."""
+        self.last_sync = self._meetings.run(self.state.theta(self._in_order(arrays)))
         return self.last_sync
 
-    def _in_order(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
-        missing = [name for name in self.state.names if name not in arrays]
-        if missing or len(arrays) != len(self.state.names):
-            raise InvalidArgumentError(
-                f"the arrays must be those of the start, by name; there are {len(arrays)} of "
-                f"{len(self.state.names)}, and missing are {missing[:8]}"
-            )
-        return [arrays[name] for name in self.state.names]
+    def average(self) -> SyncReport:
+        """phi becomes the mean of those of all peers. All call it at the same place."""
+        self.last_sync = self._meetings.average()
+        return self.last_sync
+
+    def sync_members(self) -> bool:
+        """Admits newcomers and leaves out who is lost, as pyccl.optim.NoLoCo.sync_members()."""
+        return self._meetings.boundary()

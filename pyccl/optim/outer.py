@@ -22,13 +22,14 @@ import numpy as np
 from pyccl import _core
 from pyccl.errors import InvalidArgumentError
 from pyccl.optim.layout import F32, Array, Layout
+from pyccl.optim.vectors import Vectors
 from pyccl.options import integer
 from pyccl.shared_state import SharedState
 
 _STEP_MAX = (1 << 64) - 1
 
 
-class OuterState:
+class OuterState(Vectors):
     """phi, its momentum, the learning rate and the count of steps: all that decides about the next
     outer step, and nothing else.
 
@@ -47,10 +48,10 @@ class OuterState:
         state.apply(mean)
         state.write(list(weights.values()))
 
-    The vectors stay where they are for the life of the state, and `shared` is made of them.
+    `shared` is made of the vectors themselves.
     """
 
-    __slots__ = ("_count", "_layout", "_momentum", "_nesterov", "_params", "_rates", "shared")
+    __slots__ = ("_count", "_nesterov", "_rates", "shared")
 
     shared: SharedState
     """All of this for Communicator.sync(); its revision is `step`."""
@@ -63,10 +64,10 @@ class OuterState:
         mu: float = 0.9,
         nesterov: bool = True,
     ) -> None:
-        self._layout = Layout(names, arrays)
-        self._params: F32 = self._layout.check_finite(self._layout.flatten(arrays), "params")
+        layout = Layout(names, arrays)
+        params = layout.check_finite(layout.flatten(arrays), "params")
         # Not at the first step: a newcomer must find what it gets.
-        self._momentum: F32 = np.zeros_like(self._params)
+        super().__init__(layout, params, np.zeros_like(params))
         self._rates = np.zeros(2, np.float32)
         self._count = np.zeros((), np.uint64)
         self._nesterov = bool(nesterov)
@@ -80,30 +81,6 @@ class OuterState:
                 f"nesterov={self._nesterov}": np.zeros((), np.uint8),
             }
         )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._layout.names
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Where each array ends in `params`."""
-        return self._layout.ends
-
-    @property
-    def params(self) -> F32:
-        """phi: the vector itself, fp32."""
-        return self._params
-
-    @property
-    def momentum(self) -> F32:
-        """The vector itself, as `params`. Zeros at the start."""
-        return self._momentum
-
-    @property
-    def views(self) -> Mapping[str, F32]:
-        """phi by name and in shape: views of `params`."""
-        return self._layout.views(self._params)
 
     @property
     def step(self) -> int:
@@ -130,14 +107,6 @@ class OuterState:
     def nesterov(self) -> bool:
         return self._nesterov
 
-    def empty(self) -> F32:
-        """A vector as long as `params`, of any numbers."""
-        return np.empty_like(self._params)
-
-    def cut(self, flat: F32) -> list[F32]:
-        """A vector as long as `params` by array and in shape: views."""
-        return [view for _, view in self._layout.cut(flat)]
-
     def delta(self, arrays: Sequence[Array]) -> F32:
         """The pseudo-gradient of inner parameters: a new vector, phi - theta.
 
@@ -153,12 +122,6 @@ class OuterState:
                     start = start.astype(one.dtype).astype(np.float32)
                 np.subtract(start, target, out=target)
         return delta
-
-    def write(self, arrays: Sequence[Array]) -> None:
-        """Puts phi into the arrays, in place and rounded to their types."""
-        self._layout.check(arrays)
-        for one, value in zip(arrays, self.views.values(), strict=True):
-            one[...] = value
 
     def apply(self, mean: F32, part: slice = slice(None)) -> None:
         """One outer step: `mean` is the mean of the contributors' deltas.

@@ -17,7 +17,7 @@ from typing import Any
 _PACKAGE = "pyccl.optim."
 _COPIED = (
     "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
-    "delayed", "numpy", "gossip", "meetings", "noloco",
+    "delayed", "numpy", "gossip", "meetings", "noloco", "vectors",
 )  # fmt: skip
 
 
@@ -58,6 +58,10 @@ class Family:
     @property
     def ArrayDiLoCo(self) -> Any:  # noqa: N802
         return self.module("numpy").DiLoCo
+
+    @property
+    def ArrayNoLoCo(self) -> Any:  # noqa: N802
+        return self.module("numpy").NoLoCo
 
     def module(self, name: str) -> Any:
         if not self._file:

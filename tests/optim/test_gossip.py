@@ -248,8 +248,8 @@ MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
         [check_all_or_nothing],
     ),
     "NaN taken": (
-        "self._layout = Layout(",
-        "self._layout = type('', (Layout,), {'check_finite': lambda self, vector, what: vector})(",
+        "layout = Layout(",
+        "layout = type('', (Layout,), {'check_finite': lambda self, vector, what: vector})(",
         [check_all_or_nothing],
     ),
     "joiner without momentum": (

@@ -78,7 +78,7 @@ def test_inputs_are_only_read() -> None:
     state = state_of(vectors[0], gamma=0.5)
     state.apply(vectors[1:3], tuple(vectors[3:5]))
     state.distance(vectors)
-    state.flatten([vectors[1]])
+    state.theta([vectors[1]])
     kept = state.export()
     other = state_of(vectors[1])
     other.import_(kept)
@@ -120,7 +120,7 @@ def test_parameters_lie_one_behind_the_other() -> None:
     assert state.params is params
     assert state.momentum is momentum
     assert float(views["b"]) == np.float32(7) + np.float32(0.7)
-    again = state.flatten(arrays)
+    again = NoLoCoState(list("abcde"), arrays).theta(arrays)
     assert again.tolist() == expected
     assert not np.shares_memory(again, state.params)
 
@@ -265,11 +265,11 @@ def test_other_arrays_than_at_the_start_are_refused() -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"'w' has shape \(3,\), but \(2,\) in the state"
     ):
-        state.flatten([vector(1, 2, 3)])
+        state.theta([vector(1, 2, 3)])
     with pytest.raises(InvalidArgumentError, match="2 arrays, but the state has 1"):
-        state.flatten([vector(1, 2)] * 2)
+        state.theta([vector(1, 2)] * 2)
     with pytest.raises(InvalidTypeError, match="int64"):
-        state.flatten([np.arange(2)])
+        state.theta([np.arange(2)])
     with pytest.raises(InvalidArgumentError, match="step is -1"):
         state.step = -1
     state.step = 7

@@ -349,9 +349,50 @@ def check_checkpoint(family: Family, peers: Peers) -> None:
         assert [one[1] for one in results] == [bits(state) for state in world.states]
 
 
+def check_arrays(family: Family, peers: Peers) -> None:
+    """By begin_window() and end_window(), and by step()."""
+
+    def train(comm: Any) -> Any:
+        ids, rank = comm.peers, comm.rank
+        theta = {"w": START + np.float32(rank)}
+        outer = family.ArrayNoLoCo(theta, comm, sync_every=1, seed=SEED, gamma=0.3)
+        outer.begin_window(theta)
+        for t in range(3):
+            theta["w"][...] = window(PLAN, rank, 2 * t, theta["w"])
+            if t < 2:
+                outer.end_window(theta)
+                outer.begin_window(theta)
+            else:
+                assert outer.step(theta).fresh
+        assert outer.steps == 3
+        assert theta["w"].tolist() == outer.outer_params["w"].tolist()
+        found = bits(outer.state)
+        assert outer.average().applied
+        return ids, found, outer.outer_params["w"].tolist()
+
+    results = peers.run(4, train)
+    world = World(results[0][0], gamma=0.3)
+    for _ in range(3):
+        world.meet(world.groups())
+    assert [one[1] for one in results] == [bits(state) for state in world.states]
+    assert len({str(one[2]) for one in results}) == 1
+
+
+def check_narrow_arrays(family: Family, _: Peers) -> None:
+    start = np.float32([1.001, -2.003, 0.3])
+    outer = family.ArrayNoLoCo({"w": start})
+    theta = {"w": start.astype(np.float16)}
+    for _step in range(3):
+        outer.begin_window(theta)
+        outer.end_window(theta)
+    assert theta["w"].astype(np.float32).tolist() != start.tolist()
+    assert outer.outer_params["w"].tolist() == start.tolist()
+
+
 CHECKS: list[Check] = [
     check_world, check_one_start, check_nobody_else_waits, check_lost, check_late, check_newcomer,
     check_not_finite, check_average, check_alone, check_nothing_learned, check_checkpoint,
+    check_arrays, check_narrow_arrays,
 ]  # fmt: skip
 
 

@@ -222,6 +222,10 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
         "self._state.params[...] = mean; self._state.momentum[...] = 0", [checks.check_average]),
     "rounding is learned": (
         "parameters", "if local.dtype.itemsize < 4:", "if False:", [checks.check_nothing_learned]),
+    "rounding of arrays is learned": (
+        "gossip", "if one.dtype.itemsize < 4:", "if False:", [checks.check_narrow_arrays]),
+    "a copy of an array": (
+        "vectors", "one[...] = value", "one = value", [checks.check_arrays]),
     "the model stays where it was": (
         "noloco", "        if report.applied:\n            self._write_outer()\n", "",
         [checks.check_world]),
