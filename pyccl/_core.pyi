@@ -106,6 +106,8 @@ def outer_step(
     rate: float,
     factor: float,
     nesterov: bool,
+    divisor: float = ...,
+    limit: float = ...,
 ) -> None: ...
 
 @final

@@ -1,6 +1,7 @@
 // The outer step for Python, on arrays of f32 that lie without gaps.
 #include <pybind11/pybind11.h>
 
+#include <limits>
 #include <span>
 #include <string>
 
@@ -28,7 +29,7 @@ std::span<float> numbers(const py::buffer_info& info) {
 }
 
 void outer_step(const py::buffer& params, const py::buffer& momentum, const py::buffer& gradient,
-                float rate, float factor, bool nesterov) {
+                float rate, float factor, bool nesterov, float divisor, float limit) {
   const py::buffer_info into = floats(params, "params", true);
   const py::buffer_info moved = floats(momentum, "momentum", true);
   const py::buffer_info given = floats(gradient, "gradient", false);
@@ -39,15 +40,17 @@ void outer_step(const py::buffer& params, const py::buffer& momentum, const py::
                                                     std::to_string(given.size) + " numbers"));
   }
   const py::gil_scoped_release unlocked;
-  kernels::outer_step(numbers(into), numbers(moved), numbers(given),
-                      {.rate = rate, .momentum = factor, .nesterov = nesterov});
+  kernels::outer_step(
+      numbers(into), numbers(moved), numbers(given),
+      {.rate = rate, .momentum = factor, .nesterov = nesterov, .divisor = divisor, .limit = limit});
 }
 
 }  // namespace
 
 void register_outer(py::module_& module) {
   module.def("outer_step", outer_step, py::arg("params"), py::arg("momentum"), py::arg("gradient"),
-             py::arg("rate"), py::arg("factor"), py::arg("nesterov"));
+             py::arg("rate"), py::arg("factor"), py::arg("nesterov"), py::arg("divisor") = 1.0F,
+             py::arg("limit") = std::numeric_limits<float>::infinity());
 }
 
 }  // namespace pyccl::bindings

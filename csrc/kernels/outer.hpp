@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <span>
 
 namespace pyccl::kernels {
@@ -11,12 +12,15 @@ struct OuterStep {
   float rate;
   float momentum;
   bool nesterov;  // else heavy ball
+  float divisor = 1.0F;
+  float limit = std::numeric_limits<float>::infinity();  // of each element of the buffer
 };
 
 // Each line is rounded to f32 by itself, in this order and without fused multiply-adds:
 //
-//   buffer = momentum * buffer + gradient
-//   step   = gradient + momentum * buffer   (heavy ball: buffer)
+//   mean   = gradient / divisor
+//   buffer = momentum * buffer + mean, and no further from 0 than limit
+//   step   = mean + momentum * buffer   (heavy ball: buffer)
 //   params = params - rate * step
 //
 // The three spans are as long as each other, and none overlaps another.

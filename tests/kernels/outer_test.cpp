@@ -13,10 +13,13 @@ namespace {
 
 // Volatile: each value is rounded to f32 before the next operation sees it.
 void reference(float& params, float& buffer, float gradient, const OuterStep& how) {
+  const volatile float mean = gradient / how.divisor;
   const volatile float kept = how.momentum * buffer;
-  const volatile float moved = kept + gradient;
+  const volatile float whole = kept + mean;
+  const volatile float moved =
+      std::abs(whole) > how.limit ? std::copysign(how.limit, whole) : whole;
   const volatile float ahead = how.momentum * moved;
-  const volatile float sum = gradient + ahead;
+  const volatile float sum = mean + ahead;
   const volatile float scaled = how.rate * (how.nesterov ? sum : moved);
   buffer = moved;
   params = params - scaled;
@@ -39,6 +42,18 @@ TEST_CASE("outer step: numbers that have exact results") {
   }
 }
 
+TEST_CASE("outer step: what the limit of the buffer takes is gone") {
+  std::vector<float> params{8.0F, 8.0F, 8.0F};
+  std::vector<float> buffer{0.0F, 0.0F, 0.0F};
+  const OuterStep how{
+      .rate = 1.0F, .momentum = 0.5F, .nesterov = false, .divisor = 2.0F, .limit = 1.0F};
+  outer_step(params, buffer, std::vector<float>{4.0F, -6.0F, 1.0F}, how);
+  CHECK(buffer == std::vector<float>{1.0F, -1.0F, 0.5F});
+  CHECK(params == std::vector<float>{7.0F, 9.0F, 7.5F});
+  outer_step(params, buffer, std::vector<float>{0.0F, -6.0F, 0.0F}, how);
+  CHECK(buffer == std::vector<float>{0.5F, -1.0F, 0.25F});
+}
+
 TEST_CASE("outer step: each element as if it were alone, around every width") {
   Prng prng(5);
   const auto number = [&prng] {
@@ -46,8 +61,13 @@ TEST_CASE("outer step: each element as if it were alone, around every width") {
                                     static_cast<int>(prng.below(60)) - 50);
     return static_cast<float>(value);
   };
-  for (const bool nesterov : {true, false}) {
-    const OuterStep how{.rate = 0.7F, .momentum = 0.9F, .nesterov = nesterov};
+  const OuterStep hows[] = {
+      {.rate = 0.7F, .momentum = 0.9F, .nesterov = true},
+      {.rate = 0.7F, .momentum = 0.9F, .nesterov = false},
+      {.rate = 0.7F, .momentum = 0.2F, .nesterov = false, .divisor = 3.0F, .limit = 0.5F},
+      {.rate = 0.7F, .momentum = 0.8F, .nesterov = true, .divisor = 0.3F},
+  };
+  for (const OuterStep& how : hows) {
     for (std::size_t size = 0; size < 100; ++size) {
       std::vector<float> params(size);
       std::vector<float> buffer(size);
