@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from pyccl.communicator import Communicator
 from pyccl.diagnostics import Consistency, Diagnostics
-from pyccl.optim.layout import F32
+from pyccl.optim.layout import F32, Array
 from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
@@ -82,7 +82,9 @@ class DiLoCo(OuterOptimizer):
         super().__init__(params, inner, comm, sync_every)
         self._arrange(self._parameters)
         arrays = self._parameters.arrays()
-        self.outer = OuterState(self._parameters.names, arrays, outer_lr, outer_momentum, nesterov)
+        self.outer = self._state_of(
+            self._parameters.names, arrays, outer_lr, outer_momentum, nesterov
+        )
         self._how: dict[str, Any] = {
             "quantization": quantization,
             "error_feedback": error_feedback,
@@ -114,16 +116,24 @@ class DiLoCo(OuterOptimizer):
     def _arrange(self, parameters: Parameters) -> None:
         """Puts them into the order that they have in the outer state."""
 
+    def _state_of(
+        self, names: Sequence[str], arrays: Sequence[Array], lr: float, mu: float, nesterov: bool
+    ) -> OuterState:
+        return OuterState(names, arrays, lr, mu, nesterov)
+
     def _outer_step(self) -> SyncReport:
         delta, before = self.outer.empty(), self.outer.step
         self._parameters.subtract_from(self.outer.cut(self.outer.params), self.outer.cut(delta))
         found = self._consistency(delta)
-        report = self._rounds.run(delta, self.weight)
+        report = self._exchange(delta)
         report.consistency = found
         # Also where a newcomer has brought a state that is further on.
         if self.outer.step != before:
             self._write_outer()
         return report
+
+    def _exchange(self, delta: F32) -> SyncReport:
+        return self._rounds.run(delta, self.weight)
 
     def _consistency(self, delta: F32) -> Consistency | None:
         if self._diagnostics is None:
@@ -146,6 +156,7 @@ class DiLoCo(OuterOptimizer):
         kept = self.outer.export()
         for key in _VECTORS:
             kept[key] = torch.from_numpy(kept[key])
+        kept["extra"] = {name: torch.from_numpy(one) for name, one in kept["extra"].items()}
         if self._rounds.residuals is not None:
             kept["residuals"] = {
                 fragment: [torch.from_numpy(one) for one in feedback.state_dict()["residuals"]]
@@ -155,6 +166,7 @@ class DiLoCo(OuterOptimizer):
 
     def _import(self, state: dict[str, Any]) -> bool:
         given = {**state, **{key: state[key].numpy() for key in _VECTORS if key in state}}
+        given["extra"] = {name: one.numpy() for name, one in state.get("extra", {}).items()}
         self.outer.import_(given)
         for fragment, residuals in state.get("residuals", {}).items():
             feedback = self._rounds.feedback(fragment)

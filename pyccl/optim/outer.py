@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pyccl import _core
 from pyccl.errors import InvalidArgumentError
+from pyccl.operations import ReduceOp
 from pyccl.optim.layout import F32, Array, Layout
 from pyccl.optim.vectors import Vectors
 from pyccl.options import integer
 from pyccl.shared_state import SharedState
 
 _STEP_MAX = (1 << 64) - 1
+_WHOLE = slice(None)
 
 
 class OuterState(Vectors):
@@ -38,6 +40,8 @@ class OuterState(Vectors):
     lr, mu: learning rate and momentum of the outer optimizer, rounded to fp32. May be set between
         steps, and are part of what a newcomer gets.
     nesterov: else heavy ball.
+    extra: arrays by name, of whoever builds on this, that all peers are to hold alike too. They
+        stay where they are.
 
     Raises InvalidArgumentError and InvalidTypeError; the text names the array.
 
@@ -51,8 +55,10 @@ class OuterState(Vectors):
     `shared` is made of the vectors themselves.
     """
 
-    __slots__ = ("_count", "_nesterov", "_rates", "shared")
+    __slots__ = ("_count", "_extra", "_nesterov", "_rates", "shared")
 
+    op: ClassVar[ReduceOp] = "avg"
+    """Makes of what peers send what apply() takes."""
     shared: SharedState
     """All of this for Communicator.sync(); its revision is `step`."""
 
@@ -63,6 +69,8 @@ class OuterState(Vectors):
         lr: float = 0.7,
         mu: float = 0.9,
         nesterov: bool = True,
+        *,
+        extra: Mapping[str, Array] | None = None,
     ) -> None:
         layout = Layout(names, arrays)
         params = layout.check_finite(layout.flatten(arrays), "params")
@@ -71,6 +79,7 @@ class OuterState(Vectors):
         self._rates = np.zeros(2, np.float32)
         self._count = np.zeros((), np.uint64)
         self._nesterov = bool(nesterov)
+        self._extra = dict(extra or {})
         self.lr, self.mu = lr, mu
         self.shared = SharedState(
             {
@@ -79,6 +88,7 @@ class OuterState(Vectors):
                 "lr, mu": self._rates,
                 "step": self._count,
                 f"nesterov={self._nesterov}": np.zeros((), np.uint8),
+                **self._extra,
             }
         )
 
@@ -123,7 +133,7 @@ class OuterState(Vectors):
                 np.subtract(start, target, out=target)
         return delta
 
-    def apply(self, mean: F32, part: slice = slice(None)) -> None:
+    def apply(self, mean: F32, part: slice = _WHOLE) -> None:
         """One outer step: `mean` is the mean of the contributors' deltas.
 
         part: of which elements of `params`; the others, and their momentum, stay as they are.
@@ -131,12 +141,8 @@ class OuterState(Vectors):
         Raises InvalidTypeError for another type, and InvalidArgumentError for another length and
         for a NaN or an infinity in it; nothing has changed then.
         """
-        begin, _, _ = part.indices(self._layout.size)
-        params, momentum = self._params[part], self._momentum[part]
-        self._layout.check_vector(mean, "mean", params.size)
-        self._layout.check_finite(mean, "mean", begin)
-        rate, factor = (float(one) for one in self._rates)
-        _core.outer_step(params, momentum, np.ascontiguousarray(mean), rate, factor, self._nesterov)
+        self._check_mean(mean, part)
+        self._move(mean, part)
         self._set_step(self.step + 1)
 
     def hash(self) -> str:
@@ -154,6 +160,7 @@ class OuterState(Vectors):
             "mu": self.mu,
             "nesterov": self._nesterov,
             "step": self.step,
+            "extra": {name: one.copy() for name, one in self._extra.items()},
         }
 
     def import_(self, state: Mapping[str, Any]) -> None:
@@ -162,7 +169,7 @@ class OuterState(Vectors):
         Raises InvalidArgumentError and InvalidTypeError for a state of other arrays, of the other
         kind of momentum, or of numbers that are not finite; this one is then what it was.
         """
-        fields = ("names", "shapes", "params", "momentum", "lr", "mu", "nesterov", "step")
+        fields = ("names", "shapes", "params", "momentum", "lr", "mu", "nesterov", "step", "extra")
         for key in fields:
             if key not in state:
                 raise InvalidArgumentError(f"the state holds no {key!r}; take one of export()")
@@ -178,9 +185,40 @@ class OuterState(Vectors):
         ]
         step = integer(state["step"], "step", 0, _STEP_MAX)
         rates = _number(state["lr"], "lr", 0.0, np.inf), _number(state["mu"], "mu", 0.0, 1.0)
+        self._check_extra(state["extra"])
+        for name, one in self._extra.items():
+            one[...] = state["extra"][name]
         self._params[...], self._momentum[...] = vectors
         self._rates[...] = rates
         self._set_step(step)
+
+    def _check_mean(self, mean: F32, part: slice) -> None:
+        begin, _, _ = part.indices(self._layout.size)
+        self._layout.check_vector(mean, "mean", self._params[part].size)
+        self._layout.check_finite(mean, "mean", begin)
+
+    def _check_extra(self, extra: Mapping[str, Array]) -> None:
+        theirs, ours = (
+            {name: (one.dtype.name, one.shape) for name, one in given.items()}
+            for given in (extra, self._extra)
+        )
+        if theirs != ours:
+            raise InvalidArgumentError(
+                f"the state has {sorted(theirs)[:8]} beside its parameters, but here are "
+                f"{sorted(ours)[:8]}; it is that of another optimizer, or of other options"
+            )
+        for name, one in extra.items():
+            if np.isnan(one).any():
+                raise InvalidArgumentError(f"{name!r} of the state is not a number")
+
+    def _move(self, given: F32, part: slice, divisor: float = 1.0, limit: float = np.inf) -> None:
+        """The step at the head of this file, of some elements. The mean is `given` / divisor; no
+        element of the momentum comes further from 0 than `limit`."""
+        rate, factor = (float(one) for one in self._rates)
+        _core.outer_step(
+            self._params[part], self._momentum[part], np.ascontiguousarray(given),
+            rate, factor, self._nesterov, divisor, limit,
+        )  # fmt: skip
 
     def _set_step(self, step: int) -> None:
         self._count[...] = step

@@ -65,7 +65,7 @@ class Pending(NamedTuple):
 
     began: float
     values: F32 | None
-    """What becomes the mean; None: it has failed as it began."""
+    """What becomes the mean, or the sum; None: it has failed as it began."""
     weight: float
     work: Work[Any] | None
     compensated: Compensated | None
@@ -155,7 +155,7 @@ class Rounds:
         try:
             work = self._comm.all_reduce(
                 values,
-                op="avg",
+                op=self._state.op,
                 weight=weight,
                 quantization=self._quantization if step is None else step.quantization,
                 timeout=self._timeout,
@@ -194,6 +194,8 @@ class Rounds:
             report.members = report.contributors = report.attempts = int(weight > 0)
             report.weight_sum = weight
             report.reason = report.reason or ("" if weight > 0 else "nobody has contributed")
+            if self._state.op == "sum":
+                np.multiply(pending.values, np.float32(weight), out=pending.values)
             return pending.values if weight > 0 else None
         try:
             info: OperationInfo = pending.work.wait()

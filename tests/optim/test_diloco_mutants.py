@@ -33,14 +33,14 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "heavy ball": (
         "outer",
-        "rate, factor, self._nesterov)",
-        "rate, factor, False)",
+        "rate, factor, self._nesterov,",
+        "rate, factor, False,",
         [identities.check_golden, identities.check_snoo, identities.check_closed_form],
     ),
     "lr twice": (
         "outer",
-        "rate, factor, self._nesterov)",
-        "rate * rate, factor, self._nesterov)",
+        "rate, factor, self._nesterov,",
+        "rate * rate, factor, self._nesterov,",
         [identities.check_golden, identities.check_lookahead, identities.check_script],
     ),
     "phi in bf16": (
@@ -72,9 +72,9 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
          identities.check_fixed_point, among.check_lost],
     ),
     "sum for a mean": (
-        "rounds",
-        'op="avg"',
-        'op="sum"',
+        "outer",
+        'op: ClassVar[ReduceOp] = "avg"',
+        'op: ClassVar[ReduceOp] = "sum"',
         [identities.check_golden, identities.check_alike, identities.check_fixed_point],
     ),
     "divided by the old N": (

@@ -245,8 +245,8 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "heavy ball": (
         "outer",
-        "rate, factor, self._nesterov)",
-        "rate, factor, False)",
+        "rate, factor, self._nesterov,",
+        "rate, factor, False,",
         [check_golden, check_bits],
     ),
     "H + 1": (

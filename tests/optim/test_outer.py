@@ -187,6 +187,28 @@ def check_export(family: Family) -> None:
     assert other.step == 3
 
 
+def check_extra(family: Family) -> None:
+    """What others have added is shared, kept, and refused where it is something else."""
+    mine, theirs = (np.array([value, 5.0]) for value in (1.0, 2.0))
+    state = family.OuterState(["w"], [row(1)], extra={"norms": mine})
+    other = family.OuterState(["w"], [row(1)], extra={"norms": theirs})
+    assert state.hash() != other.hash()
+    assert other.shared["norms"] is theirs
+    other.import_(state.export())
+    assert theirs.tolist() == [1, 5]
+    assert state.hash() == other.hash()
+    mine[0] = 3
+    assert state.hash() != other.hash()
+    kept = state.export()
+    mine[0] = 4
+    assert kept["extra"]["norms"].tolist() == [3, 5]
+    for wrong in ({}, {"norms": mine[:1]}, {"norms": np.float32(mine)}, {"norms": mine * np.nan}):
+        before = all_of(other)
+        with pytest.raises(InvalidArgumentError, match="state"):
+            other.import_({**kept, "extra": wrong})
+        assert all_of(other) == before
+
+
 def check_hash(family: Family) -> None:
     """Of everything that decides about the next step."""
     state, arrays = moved(family)
@@ -217,7 +239,7 @@ def check_hash(family: Family) -> None:
 CHECKS: list[Check] = [
     check_golden, check_heavy_ball, check_bits, check_delta, check_nothing_learned,
     check_narrow_progress, check_phi_is_exact, check_write, check_refused_mean, check_export,
-    check_hash,
+    check_extra, check_hash,
 ]  # fmt: skip
 
 
@@ -227,20 +249,23 @@ def test_outer(check: Check) -> None:
 
 
 MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
+    "extra not shared": ("                **self._extra,\n", "", [check_extra]),
+    "extra not restored": ('one[...] = state["extra"][name]', "pass", [check_extra]),
+    "extra of any shape": ("(one.dtype.name, one.shape)", "0", [check_extra]),
     "sign": (
         "np.subtract(start, target, out=target)",
         "np.subtract(target, start, out=target)",
         [check_delta, check_narrow_progress],
     ),
-    "heavy ball": ("rate, factor, self._nesterov)", "rate, factor, False)",
+    "heavy ball": ("rate, factor, self._nesterov,", "rate, factor, False,",
                    [check_golden, check_bits]),
-    "Nesterov always": ("rate, factor, self._nesterov)", "rate, factor, True)",
+    "Nesterov always": ("rate, factor, self._nesterov,", "rate, factor, True,",
                         [check_heavy_ball, check_bits]),
-    "lr twice": ("rate, factor, self._nesterov)", "rate * rate, factor, self._nesterov)",
+    "lr twice": ("rate, factor, self._nesterov,", "rate * rate, factor, self._nesterov,",
                  [check_golden, check_bits]),
     "momentum of the old one": (
         "self._set_step(self.step + 1)",
-        "self._momentum *= np.float32(factor); self._set_step(self.step + 1)",
+        "self._momentum *= np.float32(self.mu); self._set_step(self.step + 1)",
         [check_golden, check_bits],
     ),
     "phi in bf16": (
