@@ -27,6 +27,13 @@ def integer(value: object, what: str, low: int, high: int) -> int:
     return int(value)
 
 
+def above_zero(value: object, what: str) -> float:
+    """Infinity will do."""
+    if not isinstance(value, numbers.Real) or not float(value) > 0:
+        raise InvalidArgumentError(f"{what} is {value!r}, but must be a number above 0")
+    return float(value)
+
+
 def rank_of(value: object, what: str) -> int:
     """Whether there is such a rank shows at the operation, for that depends on the view."""
     if not isinstance(value, numbers.Integral) or not 0 <= int(value) <= _RANK_MAX:

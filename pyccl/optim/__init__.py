@@ -1,7 +1,7 @@
 """Optimizers that hardly communicate: DiLoCo for torch, and the numpy core that it is made of.
 
-`outer`, `gossip` and `numpy` need no torch; the optimizers of torch are loaded when they are asked
-for.
+`outer`, `gossip`, `staleness` and `numpy` need no torch; the optimizers of torch are
+loaded when they are asked for.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
 from pyccl.optim.schedule import StreamingSchedule
+from pyccl.optim.staleness import adaptive_penalty
 
 if TYPE_CHECKING:
+    from pyccl.optim.co2 import CO2
     from pyccl.optim.delayed import DelayedDiLoCo, delayed_lr_max
     from pyccl.optim.diloco import DiLoCo
     from pyccl.optim.noloco import NoLoCo
     from pyccl.optim.streaming import StreamingDiLoCo
 
 _OF_TORCH = {
+    "CO2": "co2",
     "DelayedDiLoCo": "delayed",
     "DiLoCo": "diloco",
     "NoLoCo": "noloco",
@@ -29,6 +32,7 @@ _OF_TORCH = {
 }
 
 __all__ = [
+    "CO2",
     "DelayedDiLoCo",
     "DiLoCo",
     "NoLoCo",
@@ -37,6 +41,7 @@ __all__ = [
     "StreamingDiLoCo",
     "StreamingSchedule",
     "SyncReport",
+    "adaptive_penalty",
     "delayed_lr_max",
 ]
 

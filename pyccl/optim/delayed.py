@@ -41,6 +41,20 @@ def delayed_lr_max(momentum: float, nesterov: bool = True) -> float:
     return (math.sqrt(rest * rest + 4.0 * square * (1.0 - momentum)) - rest) / (2.0 * square)
 
 
+def check_delayed(lr: float, momentum: float, nesterov: bool, penalty: float = 1.0) -> None:
+    """Raises InvalidArgumentError unless lr / penalty is below delayed_lr_max().
+
+    penalty: what a mean is divided by.
+    """
+    bound = penalty * delayed_lr_max(momentum, nesterov)
+    if not lr < bound:
+        raise InvalidArgumentError(
+            f"outer_lr is {lr}, but must be below {bound:.3g} with outer_momentum {momentum}: a "
+            "step that is a window late diverges from there on. Lower one of both, or say "
+            "allow_unstable=True"
+        )
+
+
 class DelayedDiLoCo(DiLoCo):
     """DiLoCo with outer steps that are one window late: what a window has come to is sent at its
     end, and applied at the end of the next one, in which training goes on. So a sync may take as
@@ -76,13 +90,8 @@ class DelayedDiLoCo(DiLoCo):
         allow_unstable: bool = False,
         **exchange: Unpack[Exchange],
     ) -> None:
-        bound = delayed_lr_max(outer_momentum, nesterov)
-        if not allow_unstable and not outer_lr < bound:
-            raise InvalidArgumentError(
-                f"outer_lr is {outer_lr}, but must be below {bound:.3g} with outer_momentum "
-                f"{outer_momentum}: a step that is a window late diverges from there on. Lower "
-                "one of both, or say allow_unstable=True"
-            )
+        if not allow_unstable:
+            check_delayed(outer_lr, outer_momentum, nesterov)
         self._pending: Pending | None = None
         self._sent: F32 | None = None
         super().__init__(

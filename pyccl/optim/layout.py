@@ -113,6 +113,20 @@ class Layout:
             )
 
 
+def norm(vector: F32) -> float:
+    """Of a flat vector, in fp64, with the same bits on all machines: squares of fp32 are exact
+    there, and what is added to what is said here, while numpy's own sums leave it open."""
+    sums = np.zeros(min(vector.size, _BLOCK))
+    for part in parts(vector.size):
+        block = vector[part].astype(np.float64)
+        sums[: block.size] += block * block
+    while sums.size > 1:
+        half = (sums.size + 1) // 2
+        sums[: sums.size - half] += sums[half:]
+        sums = sums[:half]
+    return math.sqrt(sums[0]) if sums.size else 0.0
+
+
 def parts(size: int) -> Iterator[slice]:
     return (slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK))
 

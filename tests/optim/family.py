@@ -17,7 +17,7 @@ from typing import Any
 _PACKAGE = "pyccl.optim."
 _COPIED = (
     "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
-    "delayed", "numpy", "gossip", "meetings", "noloco", "vectors",
+    "delayed", "numpy", "gossip", "meetings", "noloco", "vectors", "staleness", "co2",
 )  # fmt: skip
 
 
@@ -54,6 +54,10 @@ class Family:
     @property
     def NoLoCo(self) -> Any:  # noqa: N802
         return self.module("noloco").NoLoCo
+
+    @property
+    def CO2(self) -> Any:  # noqa: N802
+        return self.module("co2").CO2
 
     @property
     def ArrayDiLoCo(self) -> Any:  # noqa: N802
