@@ -1,6 +1,6 @@
 """Optimizers that hardly communicate: DiLoCo for torch, and the numpy core that it is made of.
 
-`outer`, `gossip`, `staleness` and `numpy` need no torch; the optimizers of torch are
+`outer`, `gossip`, `staleness`, `penalty` and `numpy` need no torch; the optimizers of torch are
 loaded when they are asked for.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
-from pyccl.optim.report import SyncReport
+from pyccl.optim.report import Share, SyncReport
 from pyccl.optim.schedule import StreamingSchedule
 from pyccl.optim.staleness import adaptive_penalty
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyccl.optim.co2 import CO2
     from pyccl.optim.delayed import DelayedDiLoCo, delayed_lr_max
     from pyccl.optim.diloco import DiLoCo
+    from pyccl.optim.edit import EDiT
     from pyccl.optim.noloco import NoLoCo
     from pyccl.optim.streaming import StreamingDiLoCo
 
@@ -26,6 +27,7 @@ _OF_TORCH = {
     "CO2": "co2",
     "DelayedDiLoCo": "delayed",
     "DiLoCo": "diloco",
+    "EDiT": "edit",
     "NoLoCo": "noloco",
     "StreamingDiLoCo": "streaming",
     "delayed_lr_max": "delayed",
@@ -35,9 +37,11 @@ __all__ = [
     "CO2",
     "DelayedDiLoCo",
     "DiLoCo",
+    "EDiT",
     "NoLoCo",
     "NoLoCoState",
     "OuterState",
+    "Share",
     "StreamingDiLoCo",
     "StreamingSchedule",
     "SyncReport",

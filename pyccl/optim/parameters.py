@@ -48,7 +48,7 @@ class Parameters:
         if not self.tensors:
             raise InvalidArgumentError("there are no parameters that need a gradient")
 
-    def arrange(self, fragments: Sequence[Sequence[str]]) -> None:
+    def arrange(self, fragments: Sequence[Sequence[str]], what: str = "fragment") -> None:
         """Puts them into the order of fragments, each a sequence of names. Raises
         InvalidArgumentError unless each parameter is in exactly one of them."""
         named = [name for fragment in fragments for name in fragment]
@@ -56,7 +56,7 @@ class Parameters:
         missing = [name for name in self.names if name not in named]
         if unknown or missing or len(named) != len(self.names) or not all(map(len, fragments)):
             raise InvalidArgumentError(
-                "each parameter must be in exactly one fragment, and each fragment have some; "
+                f"each parameter must be in exactly one {what}, and each {what} have some; "
                 f"unknown: {unknown[:8]}, in none: {missing[:8]}, named: {len(named)} of "
                 f"{len(self.names)}"
             )

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyccl.diagnostics import Consistency
 from pyccl.shared_state import Behind
 
 
+class Share(NamedTuple):
+    """What became of this peer's delta of a module, in an outer step of EDiT."""
+
+    module: str
+    norm: float
+    outlier: bool
+    """It was out of this peer's ordinary, or not finite, and counted nothing."""
+    weight: float
+    """Its part of the mean, 0 to 1; 0 also where nobody counted and the module was left alone."""
+
+
 @dataclass
 class SyncReport:
-    """How the last outer step went. The same on all peers, but for attempts, bytes and seconds."""
+    """How the last outer step went. The same on all peers, but for attempts, bytes, seconds and
+    shares."""
 
     fresh: bool = False
     """It was in the last call of step(), sync() or end_window()."""
@@ -40,5 +53,7 @@ class SyncReport:
     """Of NoLoCo, how far the peers that met are apart; see NoLoCoState.distance()."""
     consistency: Consistency | None = None
     """How alike the peers have trained, if that was asked for."""
+    shares: tuple[Share, ...] = field(default=())
+    """By module, of EDiT; empty where nothing was applied."""
     behind: tuple[Behind, ...] = field(default=())
     """Who had another state and got this one: newcomers, and peers whose memory had changed."""

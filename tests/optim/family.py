@@ -18,6 +18,7 @@ _PACKAGE = "pyccl.optim."
 _COPIED = (
     "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
     "delayed", "numpy", "gossip", "meetings", "noloco", "vectors", "staleness", "co2",
+    "penalty", "edit",
 )  # fmt: skip
 
 
@@ -58,6 +59,10 @@ class Family:
     @property
     def CO2(self) -> Any:  # noqa: N802
         return self.module("co2").CO2
+
+    @property
+    def EDiT(self) -> Any:  # noqa: N802
+        return self.module("edit").EDiT
 
     @property
     def ArrayDiLoCo(self) -> Any:  # noqa: N802
