@@ -138,11 +138,11 @@ MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
         [check_golden, check_numpy, check_bounds],
     ),
     "heavy ball": (
-        "outer", "rate, factor, self._nesterov)", "rate, factor, False)",
+        "outer", "rate, factor, self._nesterov,", "rate, factor, False,",
         [check_golden, check_numpy, check_bounds],
     ),
     "Nesterov always": (
-        "outer", "rate, factor, self._nesterov)", "rate, factor, True)", [check_bounds],
+        "outer", "rate, factor, self._nesterov,", "rate, factor, True,", [check_bounds],
     ),
     "theta goes on from itself": (
         "delayed", "        self._write_outer()\n", "", [check_golden, check_numpy],

@@ -344,7 +344,7 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "one momentum for all fragments": (
         "outer", "self._params[part], self._momentum[part]",
-        "self._params[part], self._momentum[:mean.size]",
+        "self._params[part], self._momentum[:given.size]",
         [check_any_partition, check_fragments_are_apart, check_numpy],
     ),
     "all fragments are sent": (
