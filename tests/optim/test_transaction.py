@@ -103,7 +103,9 @@ def check_killed_at_any_time(family: Family, peers: Peers) -> None:  # X-1
             learn(weights, rank, 1)
             if rank == 2:
                 last = threading.Timer(seconds * moment / moments, comm.close)
-                if moment < moments:
+                if moment == 0:
+                    comm.close()
+                elif moment < moments:
                     last.start()
                 with contextlib.suppress(pyccl.ClosedError, pyccl.StateSyncError):
                     opt.sync()
