@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,46 @@ def run(simulator: Path, *arguments: object) -> Result:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
     )
+
+
+def sweep(simulate: Simulate, count: int, *arguments: object) -> list[Result]:
+    """Seeds 0 to count - 1, by as many processes as there are processors, with their marks."""
+    jobs = min(count, os.cpu_count() or 1)
+    ends = [count * job // jobs for job in range(jobs + 1)]
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(
+            pool.map(
+                lambda job: simulate(
+                    *arguments, "--seeds", f"{ends[job]}:{ends[job + 1]}", "--marks"
+                ),
+                range(jobs),
+            )
+        )
+
+
+def faults(results: list[Result]) -> str:
+    """What runs that failed have said, without their marks; empty if none has."""
+    return "\n".join(
+        f"{' '.join(map(str, result.args))} gave {result.returncode}\n"
+        + re.sub(r"^(mark|never) .*\n", "", result.stdout, flags=re.MULTILINE)
+        for result in results
+        if result.returncode != 0
+    )
+
+
+@contextmanager
+def hunts(
+    simulate: Simulate, mutants: Iterable[str], *arguments: object
+) -> Iterator[dict[str, Future[Result]]]:
+    """For each planted bug a run that looks for it, as many at once as there are processors."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield {
+            mutant: pool.submit(simulate, *arguments, "--mutant", mutant)
+            for mutant in sorted(mutants)
+        }
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def marks(*results: Result) -> set[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
-from sim.simulator import Simulate, marks, sites
+from sim.simulator import Result, Simulate, faults, hunts, marks, sites, sweep
 
 LAYERS = ("engine", "transport")
 MUTANTS = {
@@ -25,10 +27,21 @@ MUTANTS = {
 ONLY_BY_FOUL_PLAY = {"early data beyond the budget"}
 
 
-def test_seeds(simulate: Simulate, seeds: int) -> None:
-    result = simulate("--world", "byte", "--seeds", f"0:{seeds}")
+@pytest.fixture(scope="module")
+def swept(simulate: Simulate, seeds: int) -> list[Result]:
+    """Some of the marks are rare."""
+    return sweep(simulate, max(seeds, 400), "--world", "byte")
+
+
+@pytest.fixture(scope="module")
+def hunted(simulate: Simulate) -> Iterator[dict[str, Future[Result]]]:
+    with hunts(simulate, MUTANTS, "--world", "byte", "--seeds", "0:2000") as found:
+        yield found
+
+
+def test_seeds(swept: list[Result]) -> None:
     repeat = "repeat one with: pyccl_sim --world byte --seeds N:N+1 --trace"
-    assert result.returncode == 0, result.stdout + repeat
+    assert not faults(swept), faults(swept) + repeat
 
 
 def test_a_seed_is_a_run(simulate: Simulate) -> None:
@@ -43,12 +56,11 @@ def test_all_planted_bugs_are_tried() -> None:
 
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))
-def test_planted_bug_is_found(simulate: Simulate, mutant: str) -> None:
-    result = simulate("--world", "byte", "--seeds", "0:2000", "--mutant", mutant)
+def test_planted_bug_is_found(hunted: dict[str, Future[Result]], mutant: str) -> None:
+    result = hunted[mutant].result()
     assert result.returncode == 1, f"{mutant} was not found"
     assert result.stdout.startswith("seed "), result.stdout
 
 
-def test_every_mark_is_hit(simulate: Simulate) -> None:
-    result = simulate("--world", "byte", "--seeds", "0:400", "--marks")
-    assert sites("PYCCL_MARK", *LAYERS) - marks(result) == ONLY_BY_FOUL_PLAY
+def test_every_mark_is_hit(swept: list[Result]) -> None:
+    assert sites("PYCCL_MARK", *LAYERS) - marks(*swept) == ONLY_BY_FOUL_PLAY

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
-from sim.simulator import Simulate, marks, state_sites
+from sim.simulator import Result, Simulate, faults, hunts, marks, state_sites, sweep
 
 MUTANTS = {
     "any-table-believed",
@@ -24,10 +26,20 @@ MUTANTS = {
 SEEDS_PER_SEED = 10  # one takes a thirtieth of the time of one of the other worlds
 
 
-def test_seeds(simulate: Simulate, seeds: int) -> None:
-    result = simulate("--world", "state", "--seeds", f"0:{seeds * SEEDS_PER_SEED}")
+@pytest.fixture(scope="module")
+def swept(simulate: Simulate, seeds: int) -> list[Result]:
+    return sweep(simulate, max(seeds * SEEDS_PER_SEED, 2000), "--world", "state")
+
+
+@pytest.fixture(scope="module")
+def hunted(simulate: Simulate) -> Iterator[dict[str, Future[Result]]]:
+    with hunts(simulate, MUTANTS, "--world", "state", "--seeds", "0:10000") as found:
+        yield found
+
+
+def test_seeds(swept: list[Result]) -> None:
     repeat = "repeat one with: pyccl_sim --world state --seeds N:N+1 --trace"
-    assert result.returncode == 0, result.stdout + repeat
+    assert not faults(swept), faults(swept) + repeat
 
 
 def test_a_seed_is_a_run(simulate: Simulate) -> None:
@@ -44,12 +56,11 @@ def test_all_planted_bugs_are_tried() -> None:
 
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))
-def test_planted_bug_is_found(simulate: Simulate, mutant: str) -> None:
-    result = simulate("--world", "state", "--seeds", "0:10000", "--mutant", mutant)
+def test_planted_bug_is_found(hunted: dict[str, Future[Result]], mutant: str) -> None:
+    result = hunted[mutant].result()
     assert result.returncode == 1, f"{mutant} was not found"
     assert result.stdout.startswith("seed "), result.stdout
 
 
-def test_every_mark_is_hit(simulate: Simulate) -> None:
-    result = simulate("--world", "state", "--seeds", "0:2000", "--marks")
-    assert state_sites("PYCCL_MARK") - marks(result) == set()
+def test_every_mark_is_hit(swept: list[Result]) -> None:
+    assert state_sites("PYCCL_MARK") - marks(*swept) == set()
