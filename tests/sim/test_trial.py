@@ -37,7 +37,7 @@ def trial(simulate: Simulate, **options: object) -> list[Round]:
 
 
 WAN = {"peers": 16, "latency_ms": 50, "mb_per_s": 125, "bytes": MIB}
-LAN = {"peers": 16, "latency_ms": 0.1, "mb_per_s": 1200, "bytes": 8 * MIB}
+LAN = {"peers": 16, "latency_ms": 0.1, "mb_per_s": 1200, "bytes": 4 * MIB}
 
 
 def test_direct_takes_two_hops(simulate: Simulate) -> None:
