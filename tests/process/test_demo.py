@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 
-@pytest.mark.parametrize("peers", [3, 4])
+@pytest.mark.parametrize("peers", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_the_demo_ends_well(tmp_path: Path, peers: int) -> None:
     file = tmp_path / "demo.json"
     done = subprocess.run(
