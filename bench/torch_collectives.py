@@ -30,10 +30,11 @@ from comparison.launch import Sample
 from comparison.libraries import Membership, torch_call
 from comparison.rank import measure
 from comparison.tables import Cell, Results, limits_table, name_of_size
+from crew import RankError
 from rich.table import Table
 from synchronizing.tables import spread
 from torch import distributed as dist
-from torch_ranks import RankError, Ranks
+from torch_ranks import Ranks
 
 from pyccl.cli.bench import size_of
 

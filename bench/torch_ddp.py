@@ -37,12 +37,13 @@ import click
 import numpy as np
 import torch
 from command_line import FILE, console_of, list_of, peers_of, write
+from crew import RankError
 from numpy.typing import NDArray
 from rich.table import Table
 from synchronizing.tables import spread
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch_ranks import RankError, Ranks
+from torch_ranks import Ranks
 
 BACKENDS = ("pyccl", "gloo")
 BOUND = 0.95

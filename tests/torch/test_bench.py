@@ -23,9 +23,10 @@ from comparison.launch import Sample
 from comparison.libraries import Call, Membership
 from comparison.rank import measure
 from comparison.tables import Results
+from crew import RankError
 from rich.console import Console
 from rich.table import Table
-from torch_ranks import RankError, Ranks
+from torch_ranks import Ranks
 
 LIMIT_SECONDS = 60.0
 MIB = 1 << 20
