@@ -29,7 +29,7 @@ simulate = for world in protocol byte state; do for job in $$(seq $(JOBS)); do \
   echo "--seeds $$(($(2) * (job - 1) / $(JOBS))):$$(($(2) * job / $(JOBS))) --world $$world"; done; done \
   | xargs -P $(JOBS) -L 1 $(STILL) $$(find $(1) -name pyccl_sim -type f)
 
-.PHONY: help demo test core-tests python-tests sanitize seeds lint format bench bench-torch clean
+.PHONY: help demo test core-tests python-tests sanitize seeds lint format bench bench-torch bench-optim clean
 .PHONY: sanitize-address sanitize-thread
 
 help: ## this list
@@ -77,6 +77,9 @@ bench: .venv/.with-bench ## collectives beside Gloo, OpenMPI and the machine's l
 bench-torch: .venv/.with-bench ## through torch.distributed, beside Gloo; a quarter of an hour
 	python bench/torch_collectives.py
 	python bench/torch_ddp.py
+
+bench-optim: .venv/.with-bench ## optimizers on a language model of known entropy; ten minutes
+	python bench/markov_lm.py $(ARGS)
 
 clean: ## remove all that was built
 	rm -rf build build-* .venv
