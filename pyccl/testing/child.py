@@ -84,7 +84,7 @@ def _run(pickled: bytes) -> Any:
     function = _load(job)
     _send("ready", None)
     if job.wait_for_order:
-        next_order()
+        _orders.get()  # without end, but for the parent's
     with pyccl.connect(job.address, **job.connect) as comm:
         _send("connected", comm.peer)
         return function(comm, job.index, *job.arguments)
