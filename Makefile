@@ -29,8 +29,8 @@ simulate = for world in protocol byte state; do for job in $$(seq $(JOBS)); do \
   echo "--seeds $$(($(2) * (job - 1) / $(JOBS))):$$(($(2) * job / $(JOBS))) --world $$world"; done; done \
   | xargs -P $(JOBS) -L 1 $(STILL) $$(find $(1) -name pyccl_sim -type f)
 
-.PHONY: help demo test core-tests python-tests sanitize seeds lint format bench bench-torch bench-optim clean
-.PHONY: sanitize-address sanitize-thread
+.PHONY: help demo test core-tests python-tests sanitize seeds lint format bench clean
+.PHONY: sanitize-address sanitize-thread bench-torch bench-optim bench-links
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,6 +80,11 @@ bench-torch: .venv/.with-bench ## through torch.distributed, beside Gloo; a quar
 
 bench-optim: .venv/.with-bench ## optimizers on a language model of known entropy; ten minutes
 	python bench/markov_lm.py $(ARGS)
+
+bench-links: .venv/.with-bench build/.built ## outer optimizers over shaped links (root); a quarter of an hour
+	python bench/outer_steps.py links --turns 3
+	python bench/outer_steps.py overhead --turns 3
+	python bench/outer_steps.py pairs
 
 clean: ## remove all that was built
 	rm -rf build build-* .venv

@@ -57,6 +57,12 @@ def spread(values: Iterable[float]) -> str:
     return f"{middle} ({low}-{high})"
 
 
+def figures(values: Iterable[float]) -> str:
+    """As spread(); a single one by itself."""
+    known = list(values)
+    return spread(known) if len(known) > 1 else spread(known).partition(" ")[0]
+
+
 def table_of(title: str, rows: Sequence[Row], beside: str | None = None) -> Table:
     """beside: the row whose time the others' are given in, too."""
     unit = next((row for row in rows if row.name == beside and row.samples), None)
