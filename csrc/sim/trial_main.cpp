@@ -21,8 +21,9 @@ const char* const help =
     "\n"
     "One operation among peers whose links all have this latency (one way) and who send, and get,\n"
     "so many 1e6 bytes a second; the way between the peers A and B may be narrower. Processors\n"
-    "cost nothing. Behind each round all call update(), so the next one goes by what the links\n"
-    "have shown. `delays` are one-way latencies beyond the time that the busiest peer sends.\n"
+    "cost nothing. An exchange is between the peers 0 and 1, 2 and 3 and so on, all at once.\n"
+    "Behind each round all call update(), so the next one goes by what the links have shown.\n"
+    "`delays` are one-way latencies beyond the time that the busiest peer sends.\n"
     "Exit code 0 if all results are right.\n";
 
 [[noreturn]] void wrong(const std::string& why) {
@@ -70,7 +71,7 @@ TrialOptions parse(int count, char** arguments) {
     if (++i >= count) wrong(name + " needs a value");
     const std::string value = arguments[i];
     if (name == "--kind") {
-      options.kind = named<Kind>(value, static_cast<int>(Kind::scatter) + 1);
+      options.kind = named<Kind>(value, static_cast<int>(Kind::exchange) + 1);
     } else if (name == "--algorithm") {
       options.algorithm = named<Algorithm>(value, PYCCL_ALGORITHM_COUNT);
     } else if (name == "--bytes") {
@@ -93,6 +94,8 @@ TrialOptions parse(int count, char** arguments) {
     wrong("this collective has " + collectives::algorithms_of(options.kind));
   }
   if (options.peers > 64 || options.peers < 1) wrong("1 to 64 peers");
+  if (options.kind == Kind::send) wrong("one way alone is not tried, but --kind exchange is");
+  if (options.kind == Kind::exchange && options.peers % 2 != 0) wrong("pairs of an odd number");
   if (options.slow && std::max(options.slow->a, options.slow->b) >= options.peers) {
     wrong("--slow names a peer that is not there");
   }

@@ -107,10 +107,24 @@ def test_hops_of_other_collectives(
     assert hops + 1 <= one.ended_delays <= hops + 1.5
 
 
+def test_a_pair_takes_as_long_among_many(simulate: Simulate) -> None:
+    """What NoLoCo's outer step does; a ring of all takes two hops more for each peer."""
+    pairs = [
+        trial(simulate, **WAN | {"peers": peers, "rounds": 1}, kind="exchange")[0]
+        for peers in (2, 4, 8, 16, 32)
+    ]
+    for one in pairs:
+        assert one.ended == pytest.approx(pairs[0].ended, rel=0.01)
+        assert 1.0 <= one.whole_delays <= 1.5
+    (ring,) = trial(simulate, **WAN | {"peers": 8, "rounds": 1}, algorithm="ring")
+    assert ring.ended > 6 * pairs[-1].ended
+
+
 def test_wrong_trials(simulate: Simulate) -> None:
     for arguments in (
         ["--peers", "0"], ["--peers", "65"], ["--bytes"], ["--bytes", "x"], ["--nonsense", "1"],
         ["--algorithm", "chain"], ["--kind", "nothing"], ["--slow", "1:1:5"], ["--slow", "0:16:5"],
+        ["--kind", "exchange", "--peers", "3"], ["--kind", "send"],
     ):  # fmt: skip
         assert simulate("trial", *arguments).returncode == 2
     assert "usage" in simulate("trial", "--help").stdout

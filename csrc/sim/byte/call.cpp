@@ -143,7 +143,8 @@ ByteCall::ByteCall(std::uint64_t id, CallShape shape, const Caller& caller, Prng
     Memory memory = lay_out(i);
     const std::size_t input_bytes = memory.input_count * size;
     const std::size_t output_bytes = memory.output_count * size;
-    if (prng.chance(1, 2) || input_bytes == 0 || output_bytes == 0) {
+    const bool apart = shape_.kind == Kind::exchange;  // what comes would replace what goes
+    if (prng.chance(1, 2) || apart || input_bytes == 0 || output_bytes == 0) {
       memory.input = std::make_unique<GuardedBlock>(input_bytes, prng.below(5));
       memory.input_begin = 0;
     }
@@ -286,6 +287,7 @@ engine::Request ByteCall::request(std::uint32_t tag, Time deadline) {
   request.quantization = shape_.quantization;
   request.deadline = deadline;
   request.world = world();
+  if (shape_.kind == Kind::exchange) request.members = peers_;
   if (root()) request.root = static_cast<Rank>(shape_.root % peers_.size());
   const bool to_all = shape_.kind == Kind::all_to_all;
   const bool by_share = shape_.kind == Kind::all_gather || shape_.kind == Kind::gather ||
@@ -415,6 +417,7 @@ Bytes ByteCall::expected(const std::vector<const ByteCall*>& calls, std::size_t 
       for (const ByteCall* call : calls) append(call->sent(calls, array));
       return all;
     case Kind::broadcast: return (*root_call)->sent(calls, array);
+    case Kind::exchange: return calls[static_cast<std::size_t>(1 - rank)]->sent(calls, array);
     case Kind::scatter:
       // A rank may have got another place since it called.
       return (*root_call)->piece_of(array, own.amounts(array, 0, rank), own.amount(array, 0, rank));

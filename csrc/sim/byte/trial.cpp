@@ -213,6 +213,21 @@ class Trial {
     return "";
   }
 
+  std::vector<PeerId> members() const {
+    return peers_[0]->view().group_members(group_id("default"));
+  }
+
+  // Whose operation each one is, in rank order: that of all, or those of neighbours.
+  std::vector<std::vector<PeerId>> teams() const {
+    const auto ranks = members();
+    if (options_.kind != collectives::Kind::exchange) return {ranks};
+    std::vector<std::vector<PeerId>> pairs;
+    for (std::size_t rank = 0; rank < ranks.size(); rank += 2) {
+      pairs.push_back({ranks[rank], ranks[rank + 1]});
+    }
+    return pairs;
+  }
+
   std::string call(TrialRound& round) {
     CallShape shape;
     shape.kind = options_.kind;
@@ -221,18 +236,24 @@ class Trial {
     const bool cut = options_.kind == collectives::Kind::reduce_scatter ||
                      options_.kind == collectives::Kind::all_to_all;
     if (cut) shape.on_loss = engine::OnLoss::raise;
-    const auto ranks = peers_[0]->view().group_members(group_id("default"));
     std::vector<std::unique_ptr<ByteCall>> calls;
-    std::vector<const ByteCall*> all;
-    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-      const Caller caller{static_cast<Rank>(rank), ranks, false};
-      calls.push_back(std::make_unique<ByteCall>(next_call_++, shape, caller, prng_));
-      all.push_back(calls.back().get());
+    std::vector<Bytes> results;
+    for (const std::vector<PeerId>& ranks : teams()) {
+      std::vector<const ByteCall*> all;
+      for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+        const Caller caller{static_cast<Rank>(rank), ranks, false};
+        calls.push_back(std::make_unique<ByteCall>(next_call_++, shape, caller, prng_));
+        all.push_back(calls.back().get());
+      }
+      for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+        results.push_back(ByteCall::expected(all, 0, static_cast<Rank>(rank)));
+      }
     }
     const Time begin = clock_.now();
+    const auto ranks = members();
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
       Subject& peer = *peers_[ranks[rank].value - 1];
-      peer.expect(ByteCall::expected(all, 0, static_cast<Rank>(rank)));
+      peer.expect(std::move(results[rank]));
       peer.call(*calls[rank]);
     }
     const std::string failure = ended(to_string(*calls.front()));

@@ -14,7 +14,7 @@
 namespace pyccl::sim {
 
 struct TrialOptions {
-  collectives::Kind kind = collectives::Kind::all_reduce;
+  collectives::Kind kind = collectives::Kind::all_reduce;  // exchange: of neighbours, by pairs
   collectives::Algorithm algorithm = collectives::Algorithm::automatic;
   std::size_t peers = 16;
   Duration latency = 50ms;                       // one way, between any two
