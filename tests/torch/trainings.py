@@ -26,16 +26,17 @@ class Gpt(torch.nn.Module):
 class Training:
     """A model, its optimizer and its scheduler, made from a seed."""
 
-    def __init__(self, seed: int, **options: Any) -> None:
-        with torch.random.fork_rng():
+    def __init__(self, seed: int, *, device: str = "cpu", **options: Any) -> None:
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = Gpt()
+            self.model = Gpt().to(device)
+        self.device = device
         self.optimizer = torch.optim.Adam(self.model.parameters(), **{"lr": 0.125, **options})
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 3)
         self.state = shared_state(self.model, self.optimizer, scheduler=self.scheduler)
 
     def step(self) -> None:
-        tokens = torch.arange(6) % 7
+        tokens = torch.arange(6, device=self.device) % 7
         loss = torch.nn.functional.cross_entropy(self.model(tokens), (tokens + 1) % 7)
         self.optimizer.zero_grad()
         loss.backward()
@@ -44,7 +45,7 @@ class Training:
         self.state.revision += 1
 
     def weights(self) -> list[bytes]:
-        return [one.detach().numpy().tobytes() for one in self.model.parameters()]
+        return [one.detach().cpu().numpy().tobytes() for one in self.model.parameters()]
 
 
 class Kept:
