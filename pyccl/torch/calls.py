@@ -139,7 +139,7 @@ class Calls:
         seconds = self._limit(options, None)
         translate = self._translator(name, seconds)
         waits = not getattr(options, "asyncOp", True) and self._coalesced is None
-        call.update(timeout=seconds, async_op=lent.copies is not None or not waits)
+        call.update(timeout=seconds, async_op=not waits)
         try:
             begun = start()
         except PycclError as error:
@@ -210,10 +210,13 @@ def _starter(
     def start() -> Any:
         if len(parts) == 1:
             ((begin, lent),) = parts
-            if lent.copies is not None:
+            if lent.copies is not None and call["async_op"]:
                 return stager.begin(lent.copies, lambda: begin(call))
             stager.drain()
+            if lent.copies is not None:
+                lent.copies.await_fetched()
             return begin(call)
+        call["async_op"] = True
         return Parts(
             [
                 (stager.begin(lent.copies, partial(begin, call)), lent.finish)

@@ -182,6 +182,30 @@ def test_streams(run_ranks: Any) -> None:
     assert run_ranks(2, function) == [expected] * 2
 
 
+def test_calls_that_wait(run_ranks: Any) -> None:
+    """For the operation, of which the stream's work is not done yet; others are on their way."""
+
+    def function(group: ProcessGroup) -> list[float]:
+        options = dist.AllreduceOptions()
+        options.asyncOp = False
+        found = []
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for turn in range(10):
+                for count in (1000, MANY):
+                    x, before = torch.zeros(count, device="cuda"), ones(count)
+                    work = group.allreduce([before])
+                    torch.cuda._sleep(2_000_000)
+                    x += turn
+                    group.allreduce([x], options)
+                    found += torch.aminmax(x * 2)
+                    work.wait()
+                    found += torch.aminmax(before)
+            return [one.item() for one in found]
+
+    expected = [value for i in range(10) for value in (4.0 * i, 4.0 * i, 2.0, 2.0) * 2]
+    assert run_ranks(2, function) == [expected] * 2
+
+
 def test_many_in_flight(run_ranks: Any) -> None:
     """More than may be under way; waited for in another order, and by some not at all."""
 

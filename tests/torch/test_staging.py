@@ -254,6 +254,28 @@ def test_the_order_of_calls_is_kept_beside_other_tensors(run_ranks: Any, device:
     run_ranks(2, function)
 
 
+def test_calls_that_wait(run_ranks: Any, device: Device) -> None:
+    """Begin behind those that are on their way."""
+    device.delay = 0.005
+
+    def function(group: ProcessGroup) -> None:
+        options = dist.AllreduceOptions()
+        options.asyncOp = False
+        for count in (3, MANY):
+            before, x = device.put(torch.ones(count)), device.put(counting(count))
+            work = group.allreduce([before])
+            group.allreduce([x], options)
+            assert torch.equal(x, counting(count, step=2))
+            work.wait()
+            assert torch.equal(before, torch.full((count,), 2.0))
+        device.forget(x)
+        x = device.put(torch.ones(3 + group.rank()))
+        with pytest.raises(MismatchError):
+            group.allreduce([x], options)
+
+    run_ranks(2, function)
+
+
 def test_futures(run_ranks: Any, device: Device) -> None:
     def function(group: ProcessGroup) -> list[float]:
         def again(done: Any) -> torch.Tensor:
