@@ -9,12 +9,18 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from pyccl.torch import ProcessGroup
-from pyccl.torch.chunks import CHUNK_BYTES
+from pyccl.torch import ProcessGroup, chunks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
 
+# Smaller than they are, and so are the tensors that have several of them.
+CHUNK_BYTES = 4 << 20
 MANY = 5 * CHUNK_BYTES // 4 + 1000
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", CHUNK_BYTES)
 
 
 def ones(*shape: int) -> torch.Tensor:

@@ -17,11 +17,12 @@ from devices import Device
 from torch import distributed as dist
 
 import pyccl
-from pyccl.torch import ProcessGroup, calls, staging
-from pyccl.torch.chunks import CHUNK_BYTES
+from pyccl.torch import ProcessGroup, calls, chunks, staging
 from pyccl.torch.errors import MismatchError
 from pyccl.torch.staging import Copies, Stager
 
+# Smaller than they are, and so are the tensors that have several of them.
+CHUNK_BYTES = 4 << 20
 MANY = 2 * CHUNK_BYTES // 4 + 1000  # three chunks of f32
 
 
@@ -29,6 +30,7 @@ MANY = 2 * CHUNK_BYTES // 4 + 1000  # three chunks of f32
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     device = Device(delay=0.0005)
     monkeypatch.setattr(staging, "elsewhere", device.has)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", CHUNK_BYTES)
     monkeypatch.setattr(staging, "stream_of", lambda _: device)
     yield device
     device.close()
