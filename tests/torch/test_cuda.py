@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 # Smaller than they are, and so are the tensors that have several of them.
 CHUNK_BYTES = 4 << 20
 MANY = 5 * CHUNK_BYTES // 4 + 1000
+# Of an operation that is not divided; it takes milliseconds to the device.
+LARGE = 32 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +106,15 @@ def test_tensors_with_gaps(run_ranks: Any, count: int) -> None:
         out = torch.zeros(8, 2 * count, device="cuda").t()
         group.all_gather_single(out, whole.t().t()).wait()
         assert torch.equal(out, torch.cat([alone, 2 * alone]))
-        z = torch.complex(whole, whole)
+
+    run_ranks(2, function)
+
+
+@pytest.mark.parametrize("count", [300, MANY])
+def test_conjugates(run_ranks: Any, count: int) -> None:
+    def function(group: ProcessGroup) -> None:
+        alone = torch.arange(float(count), device="cuda")
+        z = torch.complex(alone, alone) * (group.rank() + 1)
         group.allreduce([z.conj()]).wait()
         assert torch.equal(z, torch.complex(3 * alone, 3 * alone))
 
@@ -182,6 +192,7 @@ def test_streams(run_ranks: Any) -> None:
                 with torch.cuda.stream(stream):
                     work.wait()
                     found.append((x / x.numel()).sum())
+        torch.cuda.synchronize()
         return [round(one.item(), 3) for one in found]
 
     expected = [2.0 * (i + turn) for turn in range(5) for i in range(4)]
@@ -256,6 +267,23 @@ def test_memory_is_not_given_away_before_it_was_read(run_ranks: Any) -> None:
     run_ranks(2, function)
 
 
+def test_what_is_received_comes_behind_what_was_written_before(run_ranks: Any) -> None:
+    def function(group: ProcessGroup) -> None:
+        rank = group.rank()
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for turn in range(5):
+                x = torch.full((1000,), float(turn), device="cuda")
+                if rank == 0:
+                    group.send([x], 1).wait()
+                else:
+                    torch.cuda._sleep(50_000_000)
+                    x.fill_(-1.0)
+                    group.recv([x], 0).wait()
+                    assert torch.equal(x, torch.full_like(x, float(turn)))
+
+    run_ranks(2, function)
+
+
 def test_it_passes_what_another_stream_computes(run_ranks: Any) -> None:
     """And what has to come behind it does not hold up the caller."""
 
@@ -290,6 +318,18 @@ def test_futures(run_ranks: Any) -> None:
         return float(future.wait().mean().item())
 
     assert run_ranks(2, function) == [4.0] * 2
+
+
+def test_futures_of_what_is_long_on_its_way(run_ranks: Any) -> None:
+    def function(group: ProcessGroup) -> list[float]:
+        found = []
+        for _ in range(5):
+            future = group.allreduce_coalesced([torch.ones(LARGE, device="cuda")]).get_future()
+            doubled = future.then(lambda done: done.value()[0] * 2)
+            found += [one.item() for one in torch.aminmax(doubled.wait())]
+        return found
+
+    assert run_ranks(2, function) == [[4.0] * 10] * 2
 
 
 def test_callbacks_of_futures(run_ranks: Any) -> None:
