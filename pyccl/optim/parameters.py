@@ -93,7 +93,9 @@ class Parameters:
                 first = torch.from_numpy(begin)
                 if local.element_size() < 4:
                     first = first.to(local.dtype).float()
-                torch.sub(first, local.to("cpu", torch.float32), out=torch.from_numpy(out))
+                learned = torch.from_numpy(out)
+                learned.copy_(local)  # straight to where it is needed: fresh memory is slow
+                torch.sub(first, learned, out=learned)
 
     def read(self, start: Sequence[F32], target: Sequence[F32]) -> None:
         """target = these, in fp32. Of narrower types the start and what they have moved from where

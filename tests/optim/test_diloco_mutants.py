@@ -26,8 +26,8 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     # ---- the outer step
     "sign": (
         "parameters",
-        'torch.sub(first, local.to("cpu", torch.float32), out=',
-        'torch.sub(local.to("cpu", torch.float32), first, out=',
+        'torch.sub(first, learned, out=',
+        'torch.sub(learned, first, out=',
         [identities.check_golden, identities.check_synchronous_sgd, identities.check_local_sgd,
          identities.check_narrow_progress],
     ),
