@@ -138,7 +138,7 @@ class Lent:
     def _carry_back(self) -> None:
         for tensor, copy in self._back:
             if copy.dtype == tensor.dtype and copy.shape == tensor.shape:
-                tensor.copy_(copy, non_blocking=True)
+                _unflagged(tensor, copy).copy_(copy, non_blocking=True)
             elif plain(tensor):
                 as_bytes(tensor).copy_(copy, non_blocking=True)
             else:  # a piece, which may lie at any byte, where no number of that type may
@@ -155,6 +155,18 @@ def check_writable(tensor: torch.Tensor, what: str) -> None:
         raise InvalidArgumentError(
             f"{what} has several elements in one place (it was expanded): make it contiguous"
         )
+
+
+def _unflagged(tensor: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
+    """The memory of a conjugate or negative view, and in `copy` what is to stand there. torch would
+    do that on the device, behind the copy, and on a busy one that was seen to get lost."""
+    if tensor.is_conj():
+        tensor = tensor.conj()
+        copy.conj_physical_()
+    if tensor.is_neg():
+        tensor = torch._neg_view(tensor)
+        copy.neg_()
+    return tensor
 
 
 def _fit(tensor: torch.Tensor) -> bool:

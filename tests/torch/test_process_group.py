@@ -187,6 +187,14 @@ def test_complex_numbers_have_sums_only(run_ranks: Any) -> None:
         assert x.is_conj()
         group.allreduce([x]).wait()
         assert x.tolist() == [2 - 4j, 6 + 2j]
+        z = torch.tensor([1 + 2j, 3 - 1j])
+        imaginary = z.conj().imag
+        assert imaginary.is_neg()
+        group.allreduce([imaginary]).wait()
+        assert z.tolist() == [1 + 4j, 3 - 2j]
+        assert imaginary.tolist() == [-4, 2]
+        group.broadcast([z.conj() if group.rank() else x], root=0).wait()
+        assert z.tolist() == ([2 + 4j, 6 - 2j] if group.rank() else [1 + 4j, 3 - 2j])
 
     run_ranks(2, function)
 
