@@ -151,6 +151,6 @@ def plot(runs: list[Run], entropy: float, file: str) -> None:
         axes.grid(visible=True, alpha=0.3)
     left.set(xlabel="seconds", ylabel="held-out loss, nats per character")
     right.set(xlabel="MB sent by a peer", xscale="log")
-    right.legend()
+    left.legend()
     figure.savefig(file, dpi=150)
     pyplot.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,9 @@ TINY = (
 )  # fmt: skip
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    example = subprocess.Popen(
         [sys.executable, str(EXAMPLE), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -32,11 +35,15 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
         cwd=tmp_path,
         start_new_session=True,
     )
+    try:
+        yield example
+    finally:
+        example.kill()  # and with it its peers
 
 
 def run(tmp_path: Path, *arguments: str) -> str:
-    example = start(tmp_path, *arguments)
-    out, err = example.communicate(timeout=200)
+    with started(tmp_path, *arguments) as example:
+        out, err = example.communicate(timeout=400)
     assert example.returncode == 0, out + err
     return out
 
@@ -70,7 +77,7 @@ def check_churn(out: str, method: str) -> None:
 def test_a_run_with_a_kill_and_a_join(tmp_path: Path) -> None:
     draws = can_draw()
     plot = () if draws else ("--no-plot",)
-    out = run(tmp_path, *TINY, "--method", "diloco", "--peers", "3", "--steps", "96", *plot)
+    out = run(tmp_path, *TINY, "--method", "diloco", "--peers", "2", "--steps", "96", *plot)
     check_churn(out, "diloco")
     found, entropy = results(out)
     assert found.keys() == {"diloco"}
@@ -96,17 +103,18 @@ def test_all_methods(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
-    example = start(tmp_path, *TINY, "--method", "dp", "--no-plot", "--steps", "800000")
-    assert example.stdout is not None
-    while "killed" not in (line := example.stdout.readline()) and ": loss" not in line:
-        assert line, example.communicate()[1]
-    began = time.monotonic()
-    os.killpg(example.pid, signal.SIGINT)
-    _, err = example.communicate(timeout=60)
-    assert example.returncode == 130
-    assert "Traceback" not in err
-    assert time.monotonic() - began < 5
-    assert not processes_of(example.pid)
+    arguments = (*TINY, "--method", "dp", "--no-plot", "--steps", "800000")
+    with started(tmp_path, *arguments) as example:
+        assert example.stdout is not None
+        while ": loss" not in (line := example.stdout.readline()):
+            assert line, example.communicate()[1]
+        began = time.monotonic()
+        os.killpg(example.pid, signal.SIGINT)
+        _, err = example.communicate(timeout=60)
+        assert example.returncode == 130
+        assert "Traceback" not in err
+        assert time.monotonic() - began < 10  # of which torch takes one or two to end
+        assert not processes_of(example.pid)
 
 
 def processes_of(session: int) -> list[str]:
