@@ -148,6 +148,7 @@ class Meetings:
         report.weight_sum = float(len(thetas))
         if report.applied and self._admit_every and state.step % self._admit_every == 0:
             self.boundary()
+            report.step = state.step  # others may be further on
         report.seconds = time.monotonic() - began
         return report
 

@@ -93,6 +93,20 @@ def test_a_boundary_that_somebody_misses(peers: Peers) -> None:
     assert peers.run(2, train) == [2, 2]
 
 
+def test_who_lags_behind_learns_at_a_boundary_where_the_others_are(peers: Peers) -> None:
+    def train(comm: Any) -> Any:
+        weight, opt = model_of(REAL, comm, admit_every=4)
+        opt.outer.step = 3 if comm.rank else 7
+        opt._meetings._timeout = 0.1  # they don't meet
+        run(opt, weight, comm.rank, 2)
+        assert theta_of(weight).tolist() == opt.outer.params.tolist()
+        return opt.last_sync.step, bits(opt.outer)
+
+    first, second = peers.run(2, train)
+    assert first == second
+    assert first[0] == 8
+
+
 def test_several_newcomers_get_their_states_from_several_peers(peers: Peers) -> None:
     begun: list[Any] = []
     all_there = threading.Barrier(6)
