@@ -23,7 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pyccl.communicator import Communicator
-from pyccl.errors import InvalidArgumentError, OperationTimeout, PeerLostError
+from pyccl.errors import (
+    CoordinatorUnavailableError,
+    InvalidArgumentError,
+    OperationTimeout,
+    PeerLostError,
+)
 from pyccl.optim.gossip import NoLoCoState, group_of, splitmix64
 from pyccl.optim.layout import F32
 from pyccl.optim.report import SyncReport
@@ -107,13 +112,16 @@ class Meetings:
 
     def boundary(self) -> bool:
         """Admits those who wait, and gives them a state. All peers call it at the same outer step.
-        False: somebody has not come, and the members are those of before."""
+        False: somebody has not come, or the coordinator is away, and the members are those of
+        before."""
         if self._comm is None:
             return True
         try:
             self._comm.update(self._timeout)
             self._gather(self._comm)
-        except ABORTS as error:
+        except (*ABORTS, CoordinatorUnavailableError) as error:
+            if self._comm.closed:
+                raise
             logger.warning("outer step %d: no boundary: %s", self._state.step, error)
             return False
         return True

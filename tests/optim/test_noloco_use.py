@@ -107,6 +107,33 @@ def test_who_lags_behind_learns_at_a_boundary_where_the_others_are(peers: Peers)
     assert first[0] == 8
 
 
+def test_training_goes_on_while_the_coordinator_is_away() -> None:
+    away, done = threading.Barrier(3), threading.Barrier(2)
+
+    def train() -> None:
+        with pyccl.connect(coordinator.address, world_size_min=2, timeout=LIMIT_SECONDS) as comm:
+            weight, opt = model_of(REAL, comm, admit_every=1)
+            away.wait(LIMIT_SECONDS)
+            away.wait(LIMIT_SECONDS)
+            opt._meetings._timeout = 0.3
+            run(opt, weight, comm.rank, 4)
+            met.append((opt.outer.step, opt.last_sync.contributors))
+            done.wait(LIMIT_SECONDS)
+            comm.close()
+
+    met: list[tuple[int, int]] = []
+    coordinator = pyccl.Coordinator("127.0.0.1:0")
+    threads = [threading.Thread(target=train, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    away.wait(LIMIT_SECONDS)
+    coordinator.stop()
+    away.wait(LIMIT_SECONDS)
+    for thread in threads:
+        thread.join(LIMIT_SECONDS)
+    assert met == [(2, 2)] * 2
+
+
 def test_several_newcomers_get_their_states_from_several_peers(peers: Peers) -> None:
     begun: list[Any] = []
     all_there = threading.Barrier(6)
