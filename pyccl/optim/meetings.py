@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 from pyccl.communicator import Communicator
 from pyccl.errors import (
+    CancelledError,
     CoordinatorUnavailableError,
     InvalidArgumentError,
-    OperationTimeout,
     PeerLostError,
 )
 from pyccl.optim.gossip import NoLoCoState, group_of, splitmix64
@@ -66,8 +66,8 @@ class Meetings:
         on all peers.
     admit_every: outer steps between two boundaries; None: they are the caller's to name, by
         boundary().
-    timeout: seconds to wait for a partner, and for each operation of a boundary; None: those of the
-        communicator.
+    timeout: seconds to wait for a partner; None: those of the communicator, which also hold for
+        each operation of a boundary, so that who is late by more than this meets the others there.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Meetings:
         if self._comm is None:
             return True
         try:
-            self._comm.update(self._timeout)
+            self._comm.update()
             self._gather(self._comm)
         except (*ABORTS, CoordinatorUnavailableError) as error:
             if self._comm.closed:
@@ -167,9 +167,7 @@ class Meetings:
         if self._comm is None:
             return report
         mean = self._state.params.copy()
-        work = self._comm.all_reduce(
-            mean, op="avg", tag=_BOUNDARY_TAG, timeout=self._timeout, async_op=True
-        )
+        work = self._comm.all_reduce(mean, op="avg", tag=_BOUNDARY_TAG, async_op=True)
         try:
             info = work.wait()
         except ABORTS as error:
@@ -264,28 +262,23 @@ class Meetings:
         row: U64 = np.array(
             [self._id, self._ready, self._state.step, self._options()], dtype=np.uint64
         )
-        rows = comm.all_gather(row, tag=_BOUNDARY_TAG, timeout=self._timeout).tolist()
+        rows = comm.all_gather(row, tag=_BOUNDARY_TAG).tolist()
         return [_Member(peer, bool(ready), step, options) for peer, ready, step, options in rows]
 
     def _hand_over(self, comm: Communicator, giver: int, taker: int) -> None:
-        """phi, momentum and step. Where it does not come about, the next round finds who lacks
-        them."""
+        """phi, momentum and step. Where one of them is lost, the next round finds who lacks them; a
+        timeout is one of the whole gathering, or those two would go on for ever."""
         params, momentum = self._state.params, self._state.momentum
         step: U64 = np.array([self._state.step], np.uint64)
         gives = self._id == giver
         try:
             pair = self._pair(comm, taker if gives else giver)
             if gives:
-                pair.send(
-                    [params, momentum, step], 1 - pair.rank, _BOUNDARY_TAG, timeout=self._timeout
-                )
+                pair.send([params, momentum, step], 1 - pair.rank, _BOUNDARY_TAG)
                 return
             params, momentum = np.empty_like(params), np.empty_like(momentum)
-            pair.recv([params, momentum, step], 1 - pair.rank, _BOUNDARY_TAG, timeout=self._timeout)
-        except OperationTimeout:
-            if not gives and not self._ready:  # a newcomer would lack it for ever
-                raise
-        except ABORTS as error:
+            pair.recv([params, momentum, step], 1 - pair.rank, _BOUNDARY_TAG)
+        except (CancelledError, PeerLostError) as error:
             logger.info("no state from %016x to %016x: %s", giver, taker, error)
         else:
             self._state.take(params, momentum, int(step[0]))

@@ -31,7 +31,7 @@ class NoLoCo(OuterOptimizer):
     admit_every: outer steps between two boundaries, at which all wait for each other: newcomers are
         admitted there, and who is lost is left out from there on. None: sync_members() says when.
     timeout: seconds to wait for a partner. A peer whose partner does not come in time, or is lost,
-        takes the step alone.
+        takes the step alone. At boundaries all wait for as long as the communicator lets them.
 
         opt = pyccl.optim.NoLoCo(
             model.parameters(), inner=torch.optim.AdamW(model.parameters(), lr=6e-4),

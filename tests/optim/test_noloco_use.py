@@ -78,19 +78,31 @@ def test_a_boundary_that_somebody_misses(peers: Peers) -> None:
     missed = threading.Event()
 
     def train(comm: Any) -> int:
-        weight, opt = model_of(REAL, comm, admit_every=None, timeout=0.3)
+        weight, opt = model_of(REAL, comm, admit_every=None)
         if comm.rank == 0:
+            comm._shared.timeout = 0.3
             assert not opt.sync_members()
+            comm._shared.timeout = LIMIT_SECONDS
             missed.set()
         else:
             assert missed.wait(LIMIT_SECONDS)
-        opt._meetings._timeout = LIMIT_SECONDS
         run(opt, weight, comm.rank, 2)
         assert opt.last_sync.contributors == 2
         assert opt.sync_members()
         return len(opt._meetings.members)
 
     assert peers.run(2, train) == [2, 2]
+
+
+def test_who_is_late_for_a_partner_is_not_for_a_boundary(peers: Peers) -> None:
+    """Else two that differ in speed would never meet again, and nobody be admitted."""
+
+    def train(comm: Any) -> None:
+        _, opt = model_of(REAL, comm, admit_every=None, timeout=0.05)
+        time.sleep(0.3 * comm.rank)
+        assert opt.sync_members()
+
+    peers.run(2, train)
 
 
 def test_who_lags_behind_learns_at_a_boundary_where_the_others_are(peers: Peers) -> None:
@@ -107,6 +119,32 @@ def test_who_lags_behind_learns_at_a_boundary_where_the_others_are(peers: Peers)
     assert first[0] == 8
 
 
+def test_a_state_that_does_not_arrive_in_time_ends_the_boundary(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    class Slow:
+        rank = 0
+
+        def send(self, *_: Any, **__: Any) -> None:
+            tried.append(None)
+            raise pyccl.OperationTimeout("slow")
+
+        recv = send
+
+    def train(comm: Any) -> None:
+        _, opt = model_of(REAL, comm, admit_every=None)
+        comm.barrier()
+        monkeypatch.setattr(opt._meetings, "_pair", lambda *_: Slow())
+        if comm.rank == 0:
+            opt.outer.step = 5
+        assert not opt.sync_members()
+
+    peers.run(2, train)
+    assert len(tried) == 2
+
+
 def test_training_goes_on_while_the_coordinator_is_away() -> None:
     away, done = threading.Barrier(3), threading.Barrier(2)
 
@@ -115,7 +153,7 @@ def test_training_goes_on_while_the_coordinator_is_away() -> None:
             weight, opt = model_of(REAL, comm, admit_every=1)
             away.wait(LIMIT_SECONDS)
             away.wait(LIMIT_SECONDS)
-            opt._meetings._timeout = 0.3
+            comm._shared.timeout = 0.3
             run(opt, weight, comm.rank, 4)
             met.append((opt.outer.step, opt.last_sync.contributors))
             done.wait(LIMIT_SECONDS)
