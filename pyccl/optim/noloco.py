@@ -94,10 +94,14 @@ class NoLoCo(OuterOptimizer):
     def _outer_step(self) -> SyncReport:
         theta = self.outer.empty()
         self._parameters.read(self.outer.cut(self.outer.params), self.outer.cut(theta))
-        report = self._meetings.run(theta)
-        if report.applied:
-            self._write_outer()
-        return report
+        step = self.outer.step
+        try:
+            return self._meetings.run(theta)
+        finally:
+            # Also where the boundary behind it has raised, or what was learned would count twice.
+            if self.outer.step != step:
+                self._write_outer()
+                self.inner_steps = 0
 
     def _write_outer(self) -> None:
         self._parameters.write(self.outer.cut(self.outer.params))

@@ -172,6 +172,21 @@ def test_training_goes_on_while_the_coordinator_is_away() -> None:
     assert met == [(2, 2)] * 2
 
 
+def test_an_error_of_the_boundary_leaves_the_model_at_its_step(peers: Peers) -> None:
+    """What was learned would count again in the next one."""
+
+    def train(comm: Any) -> None:
+        weight, opt = model_of(REAL, comm, admit_every=1)
+        run(opt, weight, 0, 1)
+        comm.close()
+        with pytest.raises(pyccl.ClosedError):
+            run(opt, weight, 0, 1, 2)
+        assert (opt.outer.step, opt.inner_steps) == (1, 0)
+        assert theta_of(weight).tolist() == opt.outer.params.tolist()
+
+    peers.run(1, train)
+
+
 def test_several_newcomers_get_their_states_from_several_peers(peers: Peers) -> None:
     begun: list[Any] = []
     all_there = threading.Barrier(6)
@@ -307,7 +322,7 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     "a copy of an array": (
         "vectors", "one[...] = value", "one = value", [checks.check_arrays]),
     "the model stays where it was": (
-        "noloco", "        if report.applied:\n            self._write_outer()\n", "",
+        "noloco", "self._write_outer()\n                self.inner_steps", "self.inner_steps",
         [checks.check_world]),
     "a checkpoint without momentum": (
         "noloco", 'for key in _VECTORS}})', 'for key in _VECTORS},\n'
