@@ -16,8 +16,9 @@ from pyccl.errors import InvalidArgumentError, InvalidTypeError
 Array = np.ndarray[Any, Any]
 F32 = npt.NDArray[np.float32]
 
-# Elements worked on at once, so that temporaries stay in the cache however large the model is.
-_BLOCK = 1 << 16
+# Elements worked on at once, so that temporaries stay in the cache however large the model is, and
+# in memory that the process keeps: larger ones are asked of the system again for each block.
+_BLOCK = 1 << 14
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
