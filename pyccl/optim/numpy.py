@@ -199,5 +199,6 @@ class NoLoCo(Windows):
         return self.last_sync
 
     def sync_members(self) -> bool:
-        """Admits newcomers and leaves out who is lost, as pyccl.optim.NoLoCo.sync_members()."""
+        """Admits newcomers and leaves out who is lost, as pyccl.optim.NoLoCo.sync_members();
+        begin_window() comes next, for others may be further on."""
         return self._meetings.boundary()

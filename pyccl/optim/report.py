@@ -23,14 +23,14 @@ class Share(NamedTuple):
 @dataclass
 class SyncReport:
     """How the last outer step went. The same on all peers, but for attempts, bytes, seconds and
-    shares."""
+    shares; of NoLoCo each peer has its own."""
 
     fresh: bool = False
     """It was in the last call of step(), sync() or end_window()."""
     applied: bool = False
     """False: nothing has changed, and what was learned here goes into the next one."""
     reason: str = ""
-    """Why it was not applied."""
+    """Why it was not applied; of NoLoCo also why it was without a partner."""
     step: int = 0
     """Outer steps done, with this one."""
     fragment: int | None = None
