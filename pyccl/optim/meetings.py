@@ -1,9 +1,12 @@
 """Outer steps of NoLoCo among the members of a communicator: who meets whom, what they swap, and
 how newcomers get in.
 
-A meeting is one swap for each other member of a small group (pyccl.optim.gossip), with tags that
-follow from the number of the step: who is a step ahead waits for its partner and for nobody else,
-and who is lost leaves its partner alone at once.
+A meeting is one swap for each other member of a small group (pyccl.optim.gossip): who is a step
+ahead waits for its partner and for nobody else, and who is lost leaves its partner alone at once.
+
+Swaps of two peers are matched by their order, so each peer calls each swap that the numbers of
+steps ask for, once. Those of steps that it has skipped it calls at the next boundary, where its
+partner's have long failed. (A tag for each step would do without, but tags are few.)
 
 Who the members are is agreed upon at boundaries, in one gathering of a few numbers that all of them
 take part in, and holds until the next one. Between two boundaries nobody looks at the view to say
@@ -17,7 +20,8 @@ import contextlib
 import hashlib
 import logging
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +46,7 @@ logger = logging.getLogger("pyccl.optim")
 
 # Out of the way of the caller's tags.
 _BOUNDARY_TAG = 0xFFFFFFFE
-_STEP_TAGS = 1 << 30
+_MEETING_TAG = 0xFFFFFFFD
 _SEED_MAX = (1 << 64) - 1
 
 U64 = npt.NDArray[np.uint64]
@@ -55,6 +59,8 @@ class _Member(NamedTuple):
     ready: bool
     """It has trained, or has got its state from one that has."""
     step: int
+    called: int
+    """Its swaps are those of the steps below."""
     options: int
 
 
@@ -90,6 +96,7 @@ class Meetings:
         self._timeout = None if timeout is None else seconds_of(timeout, "timeout")
         self._ready = False
         self._members: tuple[int, ...] = ()
+        self._called = 0
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -191,19 +198,16 @@ class Meetings:
         """What the others of the group have come to, by id; those who are lost are not in it."""
         step, me = self._state.step, self._id
         report.members = report.attempts = 1
-        if self._comm is None or me not in self._members:
+        # One that could not be applied is not met for again.
+        if self._comm is None or me not in self._members or step < self._called:
             return {}
         group = group_of(me, self._members, self._seed, step, self._group)
-        report.members = len(group)
-        tag = _STEP_TAGS + step % _STEP_TAGS
+        report.members, self._called = len(group), step + 1
         theirs = {other: tuple(map(np.empty_like, own)) for other in group if other != me}
         under_way: dict[int, Work[OperationInfo]] = {}
         for other, into in theirs.items():
             try:
-                pair = self._pair(self._comm, other)
-                under_way[other] = pair.exchange(
-                    list(own), list(into), 1 - pair.rank, tag, timeout=self._timeout, async_op=True
-                )
+                under_way[other] = self._swap(self._comm, other, own, into)
             except ABORTS as error:
                 report.reason = str(error)
         found = {}
@@ -214,6 +218,25 @@ class Meetings:
             except ABORTS as error:
                 report.reason = str(error)
         return found
+
+    def _swap(
+        self, comm: Communicator, other: int, own: Sequence[Any], into: Sequence[Any]
+    ) -> Work[OperationInfo]:
+        pair = self._pair(comm, other)
+        return pair.exchange(
+            list(own), list(into), 1 - pair.rank, _MEETING_TAG, timeout=self._timeout, async_op=True
+        )
+
+    def _catch_up(self, comm: Communicator, called: int) -> None:
+        """Calls the swaps of steps that this peer has skipped, and others have not."""
+        if self._id in self._members:
+            nothing: U64 = np.zeros(1, np.uint64)
+            for step in range(self._called, called):
+                group = group_of(self._id, self._members, self._seed, step, self._group)
+                for other in set(group) - {self._id}:
+                    with contextlib.suppress(*ABORTS):
+                        self._swap(comm, other, [nothing], [nothing.copy()]).wait()
+        self._called = self._state.step
 
     @staticmethod
     def _pair(comm: Communicator, other: int) -> Subgroup:
@@ -249,6 +272,7 @@ class Meetings:
             lack = sorted(one.peer for one in alike if one not in have)
             self._ready = self._ready or mine in have
             if not lack:
+                self._catch_up(comm, max(one.called for one in told))
                 self._members = tuple(sorted(one.peer for one in alike))
                 return
             key = splitmix64(splitmix64(self._seed) ^ step)
@@ -260,10 +284,11 @@ class Meetings:
     def _tell(self, comm: Communicator) -> list[_Member]:
         """What all say, by rank."""
         row: U64 = np.array(
-            [self._id, self._ready, self._state.step, self._options()], dtype=np.uint64
+            [self._id, self._ready, self._state.step, self._called, self._options()],
+            dtype=np.uint64,
         )
         rows = comm.all_gather(row, tag=_BOUNDARY_TAG).tolist()
-        return [_Member(peer, bool(ready), step, options) for peer, ready, step, options in rows]
+        return [_Member(peer, bool(ready), *others) for peer, ready, *others in rows]
 
     def _hand_over(self, comm: Communicator, giver: int, taker: int) -> None:
         """phi, momentum and step. Where one of them is lost, the next round finds who lacks them; a

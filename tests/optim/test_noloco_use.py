@@ -187,6 +187,54 @@ def test_an_error_of_the_boundary_leaves_the_model_at_its_step(peers: Peers) -> 
     peers.run(1, train)
 
 
+def test_who_has_skipped_steps_meets_the_others_again(peers: Peers) -> None:
+    """Swaps are matched by their order, and it has called fewer."""
+
+    def train(comm: Any) -> None:
+        weight, opt = model_of(REAL, comm, every=1, admit_every=None)
+        if comm.rank == 0:
+            opt._meetings._timeout = 0.05
+            run(opt, weight, 0, 3)
+            opt._meetings._timeout = LIMIT_SECONDS
+        assert opt.sync_members()
+        for step in steps_of(opt, weight, PLAN, comm.rank, range(3, 6)):
+            assert opt.last_sync.contributors == 2, step
+
+    peers.run(2, train)
+
+
+def test_a_step_that_could_not_be_applied_does_not_part_partners(peers: Peers) -> None:
+    def train(comm: Any) -> list[tuple[bool, int]]:
+        weight, opt = model_of(REAL, comm, every=1, admit_every=None)
+        if comm.rank == 0:
+            opt.outer.momentum[...] = -3.4e38
+            opt.outer.params[...] = -3.4e38
+            opt._write_outer()
+        found = []
+        while opt.outer.step < 3:
+            run(opt, weight, comm.rank, 1)
+            found.append((opt.last_sync.applied, opt.last_sync.contributors))
+            if not opt.last_sync.applied:
+                opt.outer.momentum[...] = 0
+                opt.outer.params[...] = 0
+        return found
+
+    met = (True, 2)
+    assert peers.run(2, train) == [[(False, 2), (True, 1), met, met], [met] * 3]
+
+
+@pytest.mark.slow
+def test_a_run_has_more_steps_than_a_communicator_has_tags(peers: Peers) -> None:
+    def train(comm: Any) -> int:
+        arrays = {"w": np.zeros(1, np.float32)}
+        outer = REAL.ArrayNoLoCo(arrays, comm)
+        for _ in range(4200):
+            outer.end_window(arrays)
+        return outer.steps
+
+    assert peers.run(2, train) == [4200] * 2
+
+
 def test_several_newcomers_get_their_states_from_several_peers(peers: Peers) -> None:
     begun: list[Any] = []
     all_there = threading.Barrier(6)
