@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pyccl.optim import numpy
 from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import Share, SyncReport
@@ -47,6 +48,7 @@ __all__ = [
     "SyncReport",
     "adaptive_penalty",
     "delayed_lr_max",
+    "numpy",
 ]
 
 

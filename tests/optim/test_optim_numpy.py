@@ -5,6 +5,8 @@ The checks are functions of the modules under test, so that they can be tried on
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -387,3 +389,8 @@ def test_phi_is_fp32_and_its_views_stay() -> None:
     assert arrays["w"].tolist() == [1, 1]  # until begin_window() says so
     outer.begin_window(arrays)
     assert arrays["w"].tolist() == [3, 4]
+
+
+def test_it_is_there_for_those_who_import_pyccl_and_needs_no_torch() -> None:
+    program = "import sys, pyccl; pyccl.optim.numpy.DiLoCo; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_SECONDS)
