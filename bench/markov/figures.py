@@ -17,7 +17,10 @@ from markov.methods import Method
 from markov.network import loss_of
 from markov.training import Trained
 
-_REFERENCES = ("data-parallel", "alone")
+_REFERENCES: dict[str, dict[str, Any]] = {
+    "data-parallel": {"color": "black", "linestyle": "--"},
+    "alone": {"color": "black", "linestyle": ":"},
+}
 
 
 class Run(NamedTuple):
@@ -125,14 +128,14 @@ def plot(rows: Sequence[Row], chain: Chain, file: Path) -> None:
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.add_subplot()
-    for row in rows:
-        if not row.runs:
-            continue
+    for place, row in enumerate(row for row in rows if row.runs):
         losses: Array = np.mean([run.losses for run in row.runs], axis=0) - chain.entropy_rate
-        known = row.method.name in _REFERENCES
-        style: dict[str, Any] = {"color": "black", "linestyle": "--"} if known else {}
-        if row.method.name == "alone":
-            style["linestyle"] = ":"
+        # Colours are ten.
+        style: dict[str, Any] = {
+            "color": f"C{place % 10}",
+            "linestyle": ("-", "--", "-.")[place // 10 % 3],
+        }
+        style |= _REFERENCES.get(row.method.name, {})
         axes.plot(row.runs[0].at, losses, label=row.method.text, linewidth=1, **style)
     axes.set(
         xlabel="inner steps",
