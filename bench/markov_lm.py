@@ -63,7 +63,7 @@ def run_all(rows: list[Row], chain: Chain, seeds: int, steps: int) -> list[str]:
                         train_here,
                         Task(method, seed, steps, BATCH),
                         coordinator.address,
-                        doomed={method.peers - 1} if method.dies else (),
+                        doomed=range(method.peers) if method.dies else (),
                     )
                 run, wrong = run_of(method, chain, found)
                 row.runs.append(run)

@@ -61,21 +61,21 @@ class _Traffic:
         self.contributors[contributors] += 1
 
 
-def train_here(rank: int, peers: int, task: Task, address: str) -> Trained:
-    network = Network(task.seed)
-    tables = _chain().batches(task.seed, rank, task.steps, task.batch)
+def train_here(_: int, peers: int, task: Task, address: str) -> Trained:
     if task.method.kind == ALONE:
-        return _train(task, network, tables, None, rank)
+        return _train(task, None)
     with pyccl.connect(address, world_size_min=peers, operation_timeout=_SECONDS_MAX) as comm:
-        trained = _train(task, network, tables, comm, rank)
+        trained = _train(task, comm)
         # Who leaves early changes the view of those that are not done.
         comm.barrier()
     return trained
 
 
-def _train(
-    task: Task, network: Network, tables: Array, comm: pyccl.Communicator | None, rank: int
-) -> Trained:
+def _train(task: Task, comm: pyccl.Communicator | None) -> Trained:
+    # By this rank, not by the crew's: sums are in its order, so a run gives the same bits again.
+    rank = 0 if comm is None else comm.rank
+    network = Network(task.seed)
+    tables = _chain().batches(task.seed, rank, task.steps, task.batch)
     method, steps = task.method, task.steps
     inner = torch.optim.AdamW(
         network.parameters.values(), lr=_RATE_MAX, betas=_BETAS, weight_decay=0.0, fused=True

@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_run_is_found(name: str, found: list[Any], fault: s
     assert re.search(fault or "", " ".join(faults))
 
 
-def test_small_runs_learn_and_outlive_a_death(tmp_path: Path) -> None:
+def test_small_runs_learn_outlive_a_death_and_come_again(tmp_path: Path) -> None:
     arguments = ("--only", "alone,death", "--steps", "100", "--seeds", "2")
     done, content = command(tmp_path, *arguments)
     assert done.exit_code == 0, (done.output, done.exception)
@@ -152,6 +152,8 @@ def test_small_runs_learn_and_outlive_a_death(tmp_path: Path) -> None:
     # Three survivors, with two outer steps of four before, and three of three behind.
     assert [run["contributors"] for run in death["runs"]] == [{"4": 6, "3": 9}] * 2
     assert all(run["bytes_sent"] > 0 for run in death["runs"])
+    again = command(tmp_path, *arguments)[1]["rows"][1]
+    assert [run["losses"] for run in again["runs"]] == [run["losses"] for run in death["runs"]]
 
 
 @pytest.mark.slow  # ten minutes
