@@ -162,7 +162,8 @@ class Meetings:
         report.contributors = len(thetas)
         report.weight_sum = float(len(thetas))
         if report.applied and self._admit_every and state.step % self._admit_every == 0:
-            self.boundary()
+            if not self.boundary():
+                report.reason = report.reason or "at the boundary behind it not all came together"
             report.step = state.step  # others may be further on
         report.seconds = time.monotonic() - began
         return report
@@ -263,12 +264,14 @@ class Meetings:
             # At the start of a run nobody is, and the state is that of the lowest rank.
             have = [one for one in ready if one.step == step] or told[:1]
             mine = next(one for one in told if one.peer == self._id)
-            if mine.options != have[0].options:
+            alike = [one for one in told if one.options == mine.options]
+            # A newcomer is in the wrong by itself; at the start of a run who is would be a guess.
+            if have[0] not in alike or (not ready and len(alike) < len(told)):
+                other = next(one for one in told if one.options != mine.options)
                 raise InvalidArgumentError(
-                    f"this peer has other parameters or options than {have[0].peer:016x}: names, "
+                    f"this peer has other parameters or options than {other.peer:016x}: names, "
                     "shapes, alpha, beta, gamma, group, seed and admit_every are the same on all"
                 )
-            alike = [one for one in told if one.options == mine.options]
             lack = sorted(one.peer for one in alike if one not in have)
             self._ready = self._ready or mine in have
             if not lack:

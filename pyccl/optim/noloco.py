@@ -18,11 +18,13 @@ _VECTORS = ("params", "momentum")
 
 class NoLoCo(OuterOptimizer):
     """NoLoCo (arXiv 2506.10911): peers train for themselves for `sync_every` steps, and then meet
-    one other, at each step another one. There is no operation of all, so a step takes no longer
-    with many peers, and whose partner is slow or lost holds up nobody else.
+    one other, at each step another one. There is no operation of all but at boundaries, so a step
+    takes no longer with many peers, and whose partner is slow or lost holds up nobody else.
 
-    params, inner, comm: as for DiLoCo. Peers begin with the same values, and drift apart: each has
-        its own outer parameters, in `outer`.
+    params, inner, comm: as for DiLoCo, with one such optimizer for a communicator; a newcomer makes
+        it right behind connect(), for members wait for it at the boundary that has admitted it.
+        Peers begin with the same values, and drift apart: each has its own outer parameters, in
+        `outer`.
     sync_every: inner steps of a window; None: sync() says when. The same on all peers.
     group: peers that meet, 2 or more.
     alpha: momentum. beta: outer learning rate. gamma: the pull of the group; beta if left out,
@@ -75,10 +77,13 @@ class NoLoCo(OuterOptimizer):
 
     def average(self) -> SyncReport:
         """The outer parameters become the mean of those of all peers, and the model has them: what
-        to keep of a training. All peers call it at the same place, at the end of a window."""
+        to keep of a training. All peers call it behind the same inner step; if that is not the last
+        of a window, an outer step comes first. Where it does not come about, as `last_sync.applied`
+        tells, each keeps its own."""
+        if self.inner_steps > 0:
+            self.sync()
         self.last_sync = self._meetings.average()
         self._write_outer()
-        self.inner_steps = 0
         return self.last_sync
 
     def sync_members(self) -> bool:

@@ -30,7 +30,8 @@ class SyncReport:
     applied: bool = False
     """False: nothing has changed, and what was learned here goes into the next one."""
     reason: str = ""
-    """Why it was not applied; of NoLoCo also why it was without a partner."""
+    """Why it was not applied; of NoLoCo also why it was without a partner, or
+    without the boundary that was due."""
     step: int = 0
     """Outer steps done, with this one."""
     fragment: int | None = None

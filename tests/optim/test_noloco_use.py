@@ -18,7 +18,7 @@ from .conftest import LIMIT_SECONDS, Peers
 from .family import REAL, Family
 from .replicas import bits
 from .test_noloco import PLAN, START, Check, World, model_of, theta_of
-from .training import steps_of
+from .training import steps_of, window
 
 torch = pytest.importorskip("torch")
 
@@ -29,18 +29,60 @@ def run(opt: Any, weight: Any, rank: int, *steps: int) -> None:
 
 
 def test_other_options_are_refused_at_the_start(peers: Peers) -> None:
-    """By who has them; the others begin."""
+    """By all, and nobody waits for anybody."""
     for other in ({"alpha": 0.25}, {"gamma": 0.1}, {"group": 3}, {"admit_every": None}):
 
         def train(comm: Any, other: dict[str, Any] = other) -> None:
-            if comm.rank == 2:
-                with pytest.raises(pyccl.InvalidArgumentError, match="other parameters or options"):
-                    model_of(REAL, comm, **other)
-            else:
-                _, opt = model_of(REAL, comm)
-                assert opt.last_sync.members == 2
+            with pytest.raises(pyccl.InvalidArgumentError, match="other parameters or options"):
+                model_of(REAL, comm, **(other if comm.rank == 2 else {}))
 
         peers.run(3, train)
+
+
+def test_a_newcomer_of_other_options_is_refused(peers: Peers) -> None:
+    """The others go on without it, also while it is there."""
+    refused = threading.Event()
+
+    def newcomer() -> None:
+        with pyccl.connect(
+            peers.address, timeout=LIMIT_SECONDS, operation_timeout=LIMIT_SECONDS
+        ) as comm:
+            with pytest.raises(pyccl.InvalidArgumentError, match="other parameters or options"):
+                model_of(REAL, comm, gamma=0.1)
+            refused.set()
+
+    def train(comm: Any) -> int:
+        weight, opt = model_of(REAL, comm, admit_every=None)
+        thread = threading.Thread(target=newcomer, daemon=True)
+        if comm.rank == 0:
+            thread.start()
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not comm.barrier().peers_pending:
+            assert time.monotonic() < deadline
+        assert opt.sync_members()
+        assert refused.wait(LIMIT_SECONDS)
+        run(opt, weight, comm.rank, 2)
+        assert opt.last_sync.contributors == 2
+        return len(opt._meetings.members)
+
+    assert peers.run(2, train) == [2, 2]
+
+
+def test_an_average_in_a_window_loses_nothing(peers: Peers) -> None:
+    """It ends the window first."""
+
+    def train(comm: Any) -> tuple[bytes, int]:
+        weight, opt = model_of(REAL, comm)
+        run(opt, weight, comm.rank, 3)
+        assert opt.average().applied
+        return theta_of(weight).tobytes(), opt.outer.step
+
+    results = peers.run(2, train)
+    state = World(["0", "1"])
+    state.meet([[0, 1]])
+    thetas = [window(PLAN, rank, 2, one.params, 1) for rank, one in enumerate(state.states)]
+    state.states[0].apply(thetas)
+    assert results == [(state.states[0].params.tobytes(), 2)] * 2
 
 
 @pytest.mark.parametrize(
