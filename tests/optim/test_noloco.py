@@ -238,6 +238,7 @@ def check_newcomer(family: Family, peers: Peers) -> None:
         return seen
 
     results = peers.run(3, train)
+    assert "seen" in late, "the newcomer has not come to the end"
     assert late["begun"] in [one[2] for one in results]
     assert late["begun"][0] == 2
     world = World(late["ids"][:3])
