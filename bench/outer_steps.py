@@ -5,7 +5,7 @@ without limits, where bytes are counted by the network devices, and over narrow 
 "kB a step" are all that the peer sends which sends most; "kB in busiest" those within the busiest
 time of the length of a step, which a link has to bear if nobody shall wait: the peak rate. Beside
 them, how many times as many DDP and DiLoCo have, and DiLoCo with the same quantization.
-"% training" is the time that steps take alone, to what they take: 100 without communication. "late"
+"% training" is the time that steps take which wait for nobody, to what they all take. "late"
 says by how much a packet of the narrow links was late at most: how busy the machine was.
 A step's own time is that of an accelerator that is not there: layers sleep, and DDP may hide what
 it can behind their backward passes.
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--peers", type=click.IntRange(2), default=2, show_default=True)
+@click.option("--peers", type=click.IntRange(2, 32), default=2, show_default=True)
 @click.option("--mbit", type=click.FloatRange(1), default=100, show_default=True)
 @click.option(
     "--delay-ms", type=click.FloatRange(0), default=50, show_default=True, help="One way."

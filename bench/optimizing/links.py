@@ -128,8 +128,8 @@ def table_of(rows: list[Row], plan: Plan) -> Table:
         "", title=f"{plan.peers} peers, {link.mbit:g} Mbit/s and {link.delay_ms:g} ms one way"
     )
     for header in (
-        "kB a step", "fewer than DDP", "busiest step, kB", "less than DiLoCo", "same payload",
-        "ms a step", "% training", "latest packet, ms",
+        "kB a step", "DDP has", "kB in busiest", "DiLoCo has", "of same bits", "ms a step",
+        "% training", "late, ms",
     ):  # fmt: skip
         table.add_column(header, justify="right")
     by_name = {row.way.name: row for row in rows}
