@@ -1,10 +1,11 @@
 """When Streaming DiLoCo (arXiv 2501.18512) sends which fragment, and when it applies it.
 
 The parameters are cut into P fragments, of which each is synced once in H inner steps, one after
-the other: a gap of H / P steps belongs to one outer step. Outer step t, on which all peers agree,
-is of fragment t mod P. It is sent `overlap` inner steps before the end of its gap, and applied at
-the end. So one fragment is under way at a time, and a peer that comes knows from t alone what is
-next.
+the other: a gap of about H / P steps belongs to one outer step. Where P does not divide H some gaps
+are a step longer than others, and those of one fragment are all alike. Outer step t, on which all
+peers agree, is of fragment t mod P. It is sent `overlap` inner steps before the end of its gap, and
+applied at the end. So one fragment is under way at a time, and a peer that comes knows from t alone
+what is next.
 
 Nothing here trains or communicates.
 """
@@ -30,13 +31,13 @@ class StreamingSchedule:
     """P fragments, H inner steps, and how many of them a sync may take.
 
     fragments: P, at least 1.
-    sync_every: H, a multiple of P.
-    overlap: inner steps between sending and applying, from 0 to below H / P.
+    sync_every: H, at least P.
+    overlap: inner steps between sending and applying, from 0 to below the shortest gap.
 
     Raises InvalidArgumentError.
     """
 
-    __slots__ = ("_fragments", "_gap", "_overlap")
+    __slots__ = ("_fragments", "_overlap", "_sync_every")
 
     def __init__(self, fragments: int, sync_every: int, overlap: int = 0) -> None:
         for value, name, low in (
@@ -44,10 +45,10 @@ class StreamingSchedule:
         ):  # fmt: skip
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise InvalidArgumentError(f"{name} is {value!r}, but must be {low} or more")
-        if sync_every % fragments != 0:
+        if sync_every < fragments:
             raise InvalidArgumentError(
-                f"sync_every is {sync_every}, but must be a multiple of the {fragments} fragments: "
-                "each of them is synced once in that many steps, at even distances"
+                f"sync_every is {sync_every}, but must not be below the {fragments} fragments: "
+                "each of them is synced once in that many steps, one behind the other"
             )
         gap = sync_every // fragments
         if overlap >= gap:
@@ -55,16 +56,20 @@ class StreamingSchedule:
                 f"overlap is {overlap}, but must be below sync_every / fragments, which is {gap}: "
                 "a fragment has to be applied before the next one is sent"
             )
-        self._fragments, self._gap, self._overlap = fragments, gap, overlap
+        self._fragments, self._sync_every, self._overlap = fragments, sync_every, overlap
 
     @property
     def fragments(self) -> int:
         return self._fragments
 
     @property
-    def gap(self) -> int:
-        """Inner steps of one outer step."""
-        return self._gap
+    def sync_every(self) -> int:
+        return self._sync_every
+
+    def gap(self, step: int) -> int:
+        """Inner steps of outer step `step`, counted from 0."""
+        begin = self.fragment(step) * self._sync_every
+        return (begin + self._sync_every) // self._fragments - begin // self._fragments
 
     @property
     def overlap(self) -> int:
@@ -77,19 +82,20 @@ class StreamingSchedule:
     def due(self, inner_steps: int, step: int) -> tuple[Event, ...]:
         """What is due behind an inner step.
 
-        inner_steps: since outer step `step` began, with this one: 1 to `gap`.
+        inner_steps: since outer step `step` began, with this one: 1 to gap(step).
         step: outer steps that all peers have done. One that did not come about is tried again, with
             the same fragment.
         """
-        if not 1 <= inner_steps <= self._gap:
+        gap = self.gap(step)
+        if not 1 <= inner_steps <= gap:
             raise InvalidArgumentError(
-                f"inner_steps is {inner_steps}, but an outer step is of 1 to {self._gap}"
+                f"inner_steps is {inner_steps}, but outer step {step} is of 1 to {gap}"
             )
         fragment = self.fragment(step)
         events = []
-        if inner_steps == self._gap - self._overlap:
+        if inner_steps == gap - self._overlap:
             events.append(Event("send", fragment))
-        if inner_steps == self._gap:
+        if inner_steps == gap:
             events.append(Event("apply", fragment))
         return tuple(events)
 

@@ -29,7 +29,7 @@ class StreamingDiLoCo(DiLoCo):
     fragments: how many, of about the same number of elements each; or sequences of names, one for
         each fragment and with each parameter in one of them. Names are those of `params`, so give
         model.named_parameters().
-    sync_every: inner steps in which each fragment is synced once: a multiple of the fragments.
+    sync_every: inner steps in which each fragment is synced once.
     overlap: inner steps that a sync may take: training goes on meanwhile.
     merge_alpha: what is kept of the local parameters when a fragment is applied: 0 takes the outer
         ones and drops what was learned in the overlap, 1 ignores the others, 0.5 is their mean.
@@ -99,9 +99,10 @@ class StreamingDiLoCo(DiLoCo):
         self._places = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
 
     def _end_if_due(self) -> None:
-        if self._pending is None and self.inner_steps >= self.schedule.gap - self.schedule.overlap:
+        gap = self.schedule.gap(self.outer.step)
+        if self._pending is None and self.inner_steps >= gap - self.schedule.overlap:
             self._send()
-        if self.inner_steps >= self.schedule.gap:
+        if self.inner_steps >= gap:
             self.sync()
 
     def _send(self, delta: F32 | None = None) -> None:
@@ -114,7 +115,7 @@ class StreamingDiLoCo(DiLoCo):
             )
         # For a checkpoint, and for as long as the sum is under way.
         self._sent = delta.copy() if self.schedule.overlap > 0 else None
-        whole = self.schedule.gap * self.schedule.fragments - self.schedule.overlap
+        whole = self.schedule.sync_every - self.schedule.overlap
         weight = self.weight if self._age >= whole else 0.0
         self._pending = self._rounds.begin(delta, weight, fragment)
 

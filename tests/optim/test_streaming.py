@@ -56,15 +56,18 @@ def trace(found: list[list[float]], place: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("count", "every", "overlap"), [(1, 1, 0), (1, 5, 4), (4, 8, 1), (3, 30, 9), (8, 8, 0)]
+    ("count", "every", "overlap"),
+    [(1, 1, 0), (1, 5, 4), (4, 8, 1), (3, 30, 9), (8, 8, 0), (8, 100, 5), (3, 11, 2), (5, 7, 0)],
 )
 def test_each_fragment_once_in_a_window(count: int, every: int, overlap: int) -> None:
     schedule = StreamingSchedule(count, every, overlap)
-    sent, applied = [], []
+    assert schedule.sync_every == every
+    sent, applied, at = [], [], 0
     for step in range(3 * count):
-        for inner in range(1, schedule.gap + 1):
+        assert every // count <= schedule.gap(step) <= -(-every // count)
+        for inner in range(1, schedule.gap(step) + 1):
+            at += 1
             for event in schedule.due(inner, step):
-                at = step * schedule.gap + inner
                 (sent if event.kind == "send" else applied).append((at, event.fragment))
     assert [one[1] for one in sent] == [i % count for i in range(3 * count)]
     assert [(at + overlap, fragment) for at, fragment in sent] == applied
@@ -83,7 +86,7 @@ def test_a_step_that_failed_is_of_the_same_fragment_again() -> None:
     ("arguments", "text"),
     [
         ((0, 6), "fragments is 0"), ((2, 0), "sync_every is 0"), ((2, 6, -1), "overlap is -1"),
-        ((4, 6), "multiple of the 4"), ((2, 6, 3), "overlap is 3"),
+        ((4, 3), "below the 4"), ((2, 6, 3), "overlap is 3"), ((4, 7, 1), "overlap is 1"),
         ((True, 6), "fragments is True"),
     ],
 )  # fmt: skip
@@ -345,12 +348,12 @@ MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
         [check_alone],
     ),
     "applied when it is sent": (
-        "streaming", "if self.inner_steps >= self.schedule.gap:", "if self._pending is not None:",
+        "streaming", "if self.inner_steps >= gap:", "if self._pending is not None:",
         [check_dropped, check_overlap],
     ),
     "sent at the end": (
-        "streaming", "self.inner_steps >= self.schedule.gap - self.schedule.overlap",
-        "self.inner_steps >= self.schedule.gap", [check_dropped, check_overlap],
+        "streaming", "self.inner_steps >= gap - self.schedule.overlap",
+        "self.inner_steps >= gap", [check_dropped, check_overlap],
     ),
     "always the same fragment": (
         "schedule", "return step % self._fragments", "return 0", [check_golden],
