@@ -142,7 +142,7 @@ class DelayedDiLoCo(DiLoCo):
     def _finish(self) -> SyncReport:
         pending, self._pending = self._pending, None
         assert pending is not None
-        return self._rounds.finish(pending)
+        return self._rounds.finish(pending, agree="later")
 
     def _export(self) -> dict[str, Any]:
         kept = super()._export()

@@ -49,7 +49,8 @@ class SyncReport:
     seconds: float = 0.0
     """Of the whole outer step."""
     hash: str = ""
-    """32 hex digits of the state that all peers hold now; empty without a communicator."""
+    """32 hex digits of the state that all peers hold now; empty without a communicator, and where
+    they were not compared."""
     distance: float | None = None
     """Of NoLoCo, how far the peers that met are apart; see NoLoCoState.distance()."""
     consistency: Consistency | None = None

@@ -3,7 +3,9 @@
 One atomic all-reduce brings the mean and its divisor, of one set of contributors, to all or to
 none. Each peer applies the same bytes. Then a sync admits newcomers, gives them the state behind
 this step, and proves that all others hold the same: so a newcomer trains its first window along
-with everybody, and there is no time at which it would have half of one to contribute.
+with everybody, and there is no time at which it would have half of one to contribute. Who trains
+meanwhile leaves the sync out where nobody waits to be admitted, and compares digests instead, of
+which the result may come later.
 
 A step that does not come about changes nothing, and takes nothing from what was learned here.
 """
@@ -14,7 +16,7 @@ import logging
 import math
 import numbers
 import time
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from pyccl.errors import (
     PeerLostError,
     StateSyncError,
 )
+from pyccl.optim.comparison import Comparison
 from pyccl.optim.layout import F32
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
@@ -40,6 +43,8 @@ logger = logging.getLogger("pyccl.optim")
 # With these no peer has got the mean, and all may try again.
 ABORTS = (CancelledError, OperationTimeout, PeerLostError)
 _WHOLE = slice(None)
+
+Agree = Literal["now", "later", "never"]
 
 
 class Exchange(TypedDict, total=False):
@@ -102,6 +107,9 @@ class Rounds:
         """By fragment; None: there is no error feedback."""
         self._peers_min = integer(peers_min, "min_peers", 1, 1 << 16)
         self._timeout = None if timeout is None else seconds_of(timeout, "timeout")
+        self._comparison = (
+            None if self._comm is None else Comparison(state, self._comm, self._timeout)
+        )
 
     @property
     def comm(self) -> Communicator | None:
@@ -120,7 +128,8 @@ class Rounds:
         """Before the first window, and wherever states may differ: all peers call it and get one
         state, the one of the most outer steps."""
         report = SyncReport(fresh=True, step=self._state.step)
-        if self._comm is not None:
+        if self._comm is not None and self._comparison is not None:
+            self._comparison.differs()  # the sync asks anew
             self._agree(self._comm, report, strict=True)
         return report
 
@@ -166,22 +175,25 @@ class Rounds:
             return Pending(began, None, weight, None, None, report)
         return Pending(began, values, weight, work, step, report)
 
-    def finish(
-        self, pending: Pending, part: slice = _WHOLE, always_agree: bool = True
-    ) -> SyncReport:
+    def finish(self, pending: Pending, part: slice = _WHOLE, agree: Agree = "now") -> SyncReport:
         """The second half of run(): waits, applies the mean, and syncs.
 
         part: the elements of the state that the delta was of.
-        always_agree: False: the sync is left out, unless nothing was applied or somebody waits to
-            be admitted, of which all peers know alike.
+        agree: "later": the sync is left out and digests are compared, unless nothing was applied,
+            or somebody waits to be admitted, or the last comparison has found a difference, of
+            which all peers know alike. "never": they are not compared either.
         """
         report = pending.report
+        differs = self._comparison is not None and self._comparison.differs()
         mean = self._mean(pending)
         if mean is not None:
             self._state.apply(mean, part)
             report.applied, report.reason, report.step = True, "", self._state.step
-        if self._comm is not None and (always_agree or mean is None or self._comm.peers_pending):
-            self._agree(self._comm, report, strict=False)
+        if self._comm is not None and self._comparison is not None:
+            if agree == "now" or mean is None or differs or self._comm.peers_pending:
+                self._agree(self._comm, report, strict=False)
+            elif agree == "later":
+                report.hash = self._comparison.begin()
         report.seconds = time.monotonic() - pending.began
         return report
 
@@ -225,7 +237,8 @@ class Rounds:
             return  # the next one finds what this one would have
         report.hash, report.behind = found.digest, found.behind
         for one in found.behind:
-            if one.drifted:
+            # At the start of a run all come with numbers of their own.
+            if one.drifted and not (strict and one.revision == 0):
                 logger.warning(
                     "peer %s (rank %s) held other bits of outer step %d than the others, and has "
                     "theirs now: its memory has changed by itself, or by its program",

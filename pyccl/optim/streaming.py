@@ -37,8 +37,8 @@ class StreamingDiLoCo(DiLoCo):
     The others are those of DiLoCo. An outer step is of one fragment, and `last_sync.fragment` says
     of which; one that does not come about is tried again behind the next sync_every / fragments
     inner steps, with the same fragment. A peer that comes counts nothing until it has trained for
-    `sync_every` steps. That all hold the same is looked at once in `sync_every` steps, and whenever
-    somebody comes.
+    `sync_every` steps. Once in as many steps all compare what they hold, while training goes on;
+    one that has drifted is put right at the outer step behind that.
 
         opt = pyccl.optim.StreamingDiLoCo(
             model.named_parameters(), inner=torch.optim.AdamW(model.parameters(), lr=4e-4),
@@ -126,8 +126,9 @@ class StreamingDiLoCo(DiLoCo):
         assert pending is not None
         before = self.outer.step
         fragment = self.schedule.fragment(before)
+        last = fragment == self.schedule.fragments - 1
         report = self._rounds.finish(
-            pending, self._elements(fragment), fragment == self.schedule.fragments - 1
+            pending, self._elements(fragment), "later" if last else "never"
         )
         if report.applied and self.outer.step == before + 1:
             place = self._places[fragment]

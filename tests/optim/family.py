@@ -18,7 +18,7 @@ _PACKAGE = "pyccl.optim."
 _COPIED = (
     "outer", "rounds", "parameters", "schedule", "wrapper", "diloco", "streaming",
     "delayed", "numpy", "gossip", "meetings", "noloco", "vectors", "staleness", "co2",
-    "penalty", "edit",
+    "penalty", "edit", "comparison",
 )  # fmt: skip
 
 

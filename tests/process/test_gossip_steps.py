@@ -42,4 +42,4 @@ def test_partners_come_and_die_at_any_moment() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_partners_come_and_die_very_often(seed: int) -> None:
     # Large ones are in the midst of moving when somebody dies.
-    churn(40, 10 + seed, (1000, 100_000, 500_000, 2_000_000)[seed])
+    churn(40, 10 + seed, (1000, 50_000, 200_000, 500_000)[seed])
