@@ -51,7 +51,7 @@ def main() -> None:
 @click.option("--layers", type=click.IntRange(1), default=8, show_default=True, help="Fragments.")
 @click.option("--width", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--step-ms", type=click.FloatRange(1), default=100, show_default=True)
-@click.option("--sync-every", type=click.IntRange(1), default=96, show_default=True)
+@click.option("--sync-every", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--overlap", type=click.IntRange(0), default=5, show_default=True)
 @click.option("--windows", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--each-steps", type=click.IntRange(1), default=10, show_default=True, help="Of DDP.")

@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     link: Link
     """The narrow one. Bytes are counted on one without limits."""
     peers: int = 2
-    sync_every: int = 96
+    sync_every: int = 100
     overlap: int = 5
     windows: int = 2
     """Of sync_every steps."""
