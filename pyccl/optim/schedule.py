@@ -12,7 +12,8 @@ Nothing here trains or communicates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pyccl.errors import InvalidArgumentError
@@ -112,12 +113,7 @@ def balanced(sizes: Mapping[str, int], count: int) -> list[list[str]]:
             f"{count} fragments of {len(sizes)} parameters: there must be 1 to {len(sizes)}"
         )
     fragments: list[list[str]] = [[] for _ in range(count)]
-    filled = [0] * count
-    for name in sorted(sizes, key=lambda one: (-sizes[one], one)):
-        # An empty one before all, also behind parameters of no size.
-        at = min(range(count), key=lambda i: (filled[i], len(fragments[i]), i))
-        fragments[at].append(name)
-        filled[at] += sizes[name]
+    _fill(fragments, sizes, sizes)
     return fragments
 
 
@@ -132,3 +128,39 @@ def strided(layers: Sequence[Sequence[str]], count: int) -> list[list[str]]:
             f"{count} fragments of {len(layers)} layers: there must be 1 to {len(layers)}"
         )
     return [[name for layer in layers[i::count] for name in layer] for i in range(count)]
+
+
+def layered(sizes: Mapping[str, int], each: int) -> list[list[str]]:
+    """Names in fragments of `each` layers, as strided() deals them out, and what is in no layer
+    where there is least.
+
+    A layer is what has the same name up to its first number, like "blocks.3." or "0.", in the order
+    of `sizes`. Raises InvalidArgumentError if there are none.
+    """
+    layers: dict[str, list[str]] = {}
+    others = []
+    for name in sizes:
+        number = re.search(r"(?:^|\.)\d+\.", name)
+        if number is None:
+            others.append(name)
+        else:
+            layers.setdefault(name[: number.end()], []).append(name)
+    if each < 1 or not layers:
+        raise InvalidArgumentError(
+            f"there are no fragments of {each} layers in {len(sizes)} parameters, of {len(layers)} "
+            'layers by their names, which have a number as in "blocks.3.weight"; give '
+            "model.named_parameters(), or a number of fragments"
+        )
+    fragments = strided(list(layers.values()), -(-len(layers) // each))
+    _fill(fragments, sizes, others)
+    return fragments
+
+
+def _fill(fragments: list[list[str]], sizes: Mapping[str, int], names: Iterable[str]) -> None:
+    """The largest first, each to the fragment that has least."""
+    filled = [sum(sizes[name] for name in fragment) for fragment in fragments]
+    for name in sorted(names, key=lambda one: (-sizes[one], one)):
+        # An empty one before all, also behind parameters of no size.
+        at = min(range(len(fragments)), key=lambda i: (filled[i], len(fragments[i]), i))
+        fragments[at].append(name)
+        filled[at] += sizes[name]

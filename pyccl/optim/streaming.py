@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,20 +16,25 @@ from pyccl.optim.layout import F32
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Exchange, Pending
-from pyccl.optim.schedule import StreamingSchedule, balanced
+from pyccl.optim.schedule import StreamingSchedule, balanced, layered
 from pyccl.optim.wrapper import Inner
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+Named = Sequence[Sequence[str]]
+Fragments = int | str | Named | Callable[[list[str]], Named]
+
+
 class StreamingDiLoCo(DiLoCo):
     """Streaming DiLoCo (arXiv 2501.18512): DiLoCo by fragments of the parameters, one after the
     other, while training goes on.
 
-    fragments: how many, of about the same number of elements each; or sequences of names, one for
-        each fragment and with each parameter in one of them. Names are those of `params`, so give
-        model.named_parameters().
+    fragments: how many, of about the same number of elements each; or "layers:3" for three layers
+        in each, from all depths (see pyccl.optim.schedule.layered()); or sequences of names, one
+        for each fragment and with each parameter in one of them, or what makes such of the list of
+        names. Names are those of `params`, so give model.named_parameters().
     sync_every: inner steps in which each fragment is synced once.
     overlap: inner steps that a sync may take: training goes on meanwhile.
     merge_alpha: what is kept of the local parameters when a fragment is applied: 0 takes the outer
@@ -53,7 +59,7 @@ class StreamingDiLoCo(DiLoCo):
         comm: Communicator | None = None,
         *,
         sync_every: int = 100,
-        fragments: int | Sequence[Sequence[str]] = 4,
+        fragments: Fragments = 4,
         overlap: int = 0,
         merge_alpha: float = 0.5,
         outer_lr: float = 0.4,
@@ -61,12 +67,10 @@ class StreamingDiLoCo(DiLoCo):
         nesterov: bool = True,
         **exchange: Unpack[Exchange],
     ) -> None:
-        count = fragments if isinstance(fragments, int) else len(fragments)
-        self.schedule = StreamingSchedule(count, sync_every, overlap)
         if not 0.0 <= float(merge_alpha) <= 1.0:
             raise InvalidArgumentError(f"merge_alpha is {merge_alpha}, but must be from 0 to 1")
         self.merge_alpha = float(merge_alpha)
-        self._wanted = fragments
+        self._wanted, self._timing = fragments, (sync_every, overlap)
         self._places: list[slice] = []
         self._pending: Pending | None = None
         self._sent: F32 | None = None
@@ -87,13 +91,9 @@ class StreamingDiLoCo(DiLoCo):
         super().leave()
 
     def _arrange(self, parameters: Parameters) -> None:
-        fragments = self._wanted
-        if isinstance(fragments, int):
-            sizes = {
-                name: one.numel()
-                for name, one in zip(parameters.names, parameters.tensors, strict=True)
-            }
-            fragments = balanced(sizes, fragments)
+        fragments = _named(self._wanted, parameters)
+        (sync_every, overlap), count = self._timing, len(fragments)
+        self.schedule = StreamingSchedule(count, sync_every, overlap)
         parameters.arrange(fragments)
         ends = list(itertools.accumulate(len(one) for one in fragments))
         self._places = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
@@ -169,3 +169,19 @@ class StreamingDiLoCo(DiLoCo):
         if goes_on and "sent" in state:
             self._send(state["sent"].numpy().copy())
         return goes_on
+
+
+def _named(wanted: Fragments, parameters: Parameters) -> Named:
+    sizes = {
+        name: one.numel() for name, one in zip(parameters.names, parameters.tensors, strict=True)
+    }
+    if isinstance(wanted, int):
+        return balanced(sizes, wanted)
+    if isinstance(wanted, str):
+        number = re.fullmatch(r"layers:(\d+)", wanted)
+        if number is None:
+            raise InvalidArgumentError(
+                f'fragments is {wanted!r}, but a text must be like "layers:3"'
+            )
+        return layered(sizes, int(number[1]))
+    return wanted(parameters.names) if callable(wanted) else wanted

@@ -74,14 +74,20 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
     def tick(self) -> None:
         """Counts an inner step that was left out, as a GradScaler leaves it out if gradients
         overflow; step() does it by itself."""
-        # The one that was given to somebody stays what it was.
-        self.last_sync = replace(self.last_sync, fresh=False)
+        self._grow_stale()
         self.inner_steps += 1
         if not self._held:
             self._end_if_due()
 
-    def sync(self) -> SyncReport:
-        """An outer step now, however many inner ones there were. All peers call it."""
+    def sync(self, force: bool = True) -> SyncReport:
+        """An outer step now, however many inner ones there were. All peers call it.
+
+        force: False: only if the window has come to its end, as within no_sync().
+        """
+        if not force:
+            self._grow_stale()
+            self._end_if_due()
+            return self.last_sync
         self.last_sync = self._outer_step()
         self.inner_steps = 0
         return self.last_sync
@@ -148,6 +154,10 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
         # load_state_dict() makes new ones.
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
         self.inner_steps = int(inner_steps) if goes_on else 0
+
+    def _grow_stale(self) -> None:
+        # The one that was given to somebody stays what it was.
+        self.last_sync = replace(self.last_sync, fresh=False)
 
     def _end_if_due(self) -> None:
         if self.sync_every is not None and self.inner_steps >= self.sync_every:

@@ -156,8 +156,12 @@ def check_no_sync(family: Family, peers: Peers) -> None:
         assert opt.sync().applied  # who says so, is heard
     assert (opt.outer.step, value_of(model)) == (2, -2.5)
     slope(opt)
-    slope(opt)
-    assert opt.outer.step == 3
+    assert not opt.sync(force=False).fresh
+    with opt.no_sync():
+        slope(opt)
+        assert opt.outer.step == 2
+        assert opt.sync(force=False).applied
+    assert (opt.outer.step, opt.inner_steps) == (3, 0)
 
 
 def check_sync_by_hand(family: Family, peers: Peers) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import pyccl
 from pyccl.errors import InvalidArgumentError
-from pyccl.optim.schedule import Event, StreamingSchedule, balanced, strided
+from pyccl.optim.schedule import Event, StreamingSchedule, balanced, layered, strided
 
 from .conftest import LIMIT_SECONDS, Peers
 from .family import REAL, Family
@@ -116,6 +116,46 @@ def test_strided_fragments_hold_parts_of_all_depths() -> None:
     ]  # fmt: skip
     with pytest.raises(InvalidArgumentError, match="6 fragments of 5"):
         strided(layers, 6)
+
+
+def test_fragments_of_layers() -> None:
+    """Layers go round, and what is in none goes where there is least."""
+    sizes = {"embed.weight": 50, "norm.weight": 2, "head.weight": 40}
+    sizes |= {f"blocks.{i}.{name}": 10 for i in range(5) for name in ("w", "b.0.x")}
+    assert layered(sizes, 2) == [
+        ["blocks.0.w", "blocks.0.b.0.x", "blocks.3.w", "blocks.3.b.0.x", "head.weight"],
+        ["blocks.1.w", "blocks.1.b.0.x", "blocks.4.w", "blocks.4.b.0.x", "norm.weight"],
+        ["blocks.2.w", "blocks.2.b.0.x", "embed.weight"],
+    ]
+    assert layered({"0.weight": 1, "0.bias": 1, "2.weight": 1}, 9) == [
+        ["0.weight", "0.bias", "2.weight"],
+    ]  # fmt: skip
+    for wrong in (0, 3):
+        with pytest.raises(InvalidArgumentError, match=r"model\.named_parameters\(\)"):
+            layered({"embed.weight": 1} if wrong else sizes, wrong)
+
+
+def test_fragments_may_be_asked_for_in_several_ways() -> None:
+    model = torch.nn.Sequential(*[torch.nn.Linear(2, 2) for _ in range(4)])
+
+    def of(fragments: Any) -> Any:
+        opt = REAL.StreamingDiLoCo(
+            model.named_parameters(), torch.optim.SGD(model.parameters(), lr=0.1),
+            fragments=fragments, sync_every=8,
+        )  # fmt: skip
+        return opt.schedule.fragments, opt.outer.names
+
+    found = of("layers:2")
+    first = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    second = ["1.weight", "1.bias", "3.weight", "3.bias"]
+    assert found == (2, (*first, *second))
+    assert of([first, second]) == found
+    by_part = of(lambda names: [[one for one in names if one in part] for part in (first, second)])
+    assert by_part == found
+    assert of(3)[0] == 3
+    for wrong in ("layers", "layers:x", "blocks:2"):
+        with pytest.raises(InvalidArgumentError, match="must be like"):
+            of(wrong)
 
 
 # --- Traces that are known ------------------------------------------------------------------------
