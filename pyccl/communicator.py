@@ -158,6 +158,11 @@ class Communicator(Collectives):
         return View(Epoch(*epoch), rank, len(peers), peers)
 
     @property
+    def groups(self) -> int:
+        """Groups of the whole run in the present view. update() and sync() are of all of them."""
+        return self._core.groups()
+
+    @property
     def peer(self) -> str:
         """The id of this peer: one life of one process."""
         return self._core.peer()

@@ -116,6 +116,7 @@ class CommunicatorFace {
     return py::make_tuple(view.rank, view.peers.size());
   }
   std::size_t members_most() const { return communicator_->view().members_most; }
+  std::size_t groups() const { return communicator_->view().groups; }
   runtime::Subgroup subgroup(const std::vector<Rank>& ranks, const std::string& name,
                              const runtime::Subgroup* of) const {
     auto made = runtime::subgroup_of(of != nullptr ? of->members : communicator_->view().peers,
@@ -223,6 +224,7 @@ void register_communicator(py::module_& module) {
       .def("cancel", &CommunicatorFace::cancel, py::arg("work"))
       .def("close", &CommunicatorFace::close)
       .def("view", &CommunicatorFace::view)
+      .def("groups", &CommunicatorFace::groups)
       .def("place", &CommunicatorFace::place)
       .def("members_most", &CommunicatorFace::members_most)
       .def("subgroup", &CommunicatorFace::subgroup, py::arg("ranks"), py::arg("name"),

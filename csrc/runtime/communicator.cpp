@@ -9,6 +9,8 @@
 #include <atomic>
 #include <mutex>
 #include <new>
+#include <set>
+#include <string_view>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -244,12 +246,15 @@ void Loop::on(engine::ViewChanged& event) {
   if (const auto* own = event.view.find(self_)) {
     peers = event.view.group_members(group_id(own->group));
   }
+  std::set<std::string_view> groups;
+  for (const auto& member : event.view.members) groups.insert(member.group);
   {
     const std::lock_guard lock(snapshot_mutex_);
     snapshot_.epoch = event.view.epoch;
     snapshot_.rank = event.view.rank_of(self_).value_or(-1);
     snapshot_.mb_per_s = rates_to(peers);
     snapshot_.members_most = std::max(snapshot_.members_most, peers.size());
+    snapshot_.groups = groups.size();
     snapshot_.peers = std::move(peers);
   }
   if (!admission_->done()) admission_->finish({}, {});

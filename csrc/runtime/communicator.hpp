@@ -47,6 +47,7 @@ struct ViewSnapshot {
   // This peer's way to each of them, as engine::StateSync wants it; 0: not known.
   std::vector<std::uint32_t> mb_per_s;
   std::size_t members_most = 0;  // that the group has ever had here
+  std::size_t groups = 0;        // of the whole run
   bool ended = false;
   Status end_reason;
 };

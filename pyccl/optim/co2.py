@@ -48,13 +48,17 @@ class CO2(DelayedDiLoCo):
         **exchange: Unpack[Exchange],
     ) -> None:
         self._bounded: dict[str, Any] = {"gap_penalty": gap_penalty, "clip": clip}
-        if not allow_unstable:
-            least = 1.0 if callable(gap_penalty) else penalty_of(gap_penalty)
-            check_delayed(outer_lr, outer_momentum, nesterov=False, penalty=least)
+        # What a function gives may be as little.
+        self._least = 1.0 if callable(gap_penalty) else penalty_of(gap_penalty)
         super().__init__(
             params, inner, comm, sync_every=sync_every, outer_lr=outer_lr,
-            outer_momentum=outer_momentum, nesterov=False, allow_unstable=True, **exchange,
+            outer_momentum=outer_momentum, nesterov=False, allow_unstable=allow_unstable,
+            **exchange,
         )  # fmt: skip
+
+    def _check_rates(self, lr: float, mu: float) -> None:
+        if not self._allow_unstable:
+            check_delayed(lr, mu, nesterov=False, penalty=self._least)
 
     def _state_of(
         self, names: Sequence[str], arrays: Sequence[Array], lr: float, mu: float, nesterov: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ import numpy as np
 import torch
 
 from pyccl.communicator import Communicator
-from pyccl.errors import InvalidArgumentError
+from pyccl.errors import InvalidArgumentError, PycclError
 from pyccl.optim.diloco import DiLoCo
 from pyccl.optim.layout import F32
 from pyccl.optim.report import SyncReport
-from pyccl.optim.rounds import Exchange, Pending
+from pyccl.optim.rounds import Agree, Exchange, Pending
 from pyccl.optim.wrapper import Inner
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class DelayedDiLoCo(DiLoCo):
     contribution.
     """
 
+    _trains_meanwhile = True
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -90,8 +93,8 @@ class DelayedDiLoCo(DiLoCo):
         allow_unstable: bool = False,
         **exchange: Unpack[Exchange],
     ) -> None:
-        if not allow_unstable:
-            check_delayed(outer_lr, outer_momentum, nesterov)
+        self._allow_unstable, self._nesterov = allow_unstable, nesterov
+        self._check_rates(outer_lr, outer_momentum)
         self._pending: Pending | None = None
         self._sent: F32 | None = None
         super().__init__(
@@ -103,28 +106,62 @@ class DelayedDiLoCo(DiLoCo):
     def drain(self) -> SyncReport:
         """Waits for the outer step under way and applies it; all peers call it at the same place.
         What was learned since the end of the last window is kept for the next one."""
-        learned = self._learned()
-        self.last_sync = self._finish()
-        start = self.outer.empty()
-        np.subtract(self.outer.params, learned, out=start)
-        self._parameters.write(self.outer.cut(start))
+        self.last_sync, learned = self._end("now")
+        self._begin_with(learned)
         self._send_nothing()
         return self.last_sync
 
     def leave(self) -> None:
-        if self._pending is not None:  # the others have this peer's part in it
-            self._finish()
+        if self.comm is None:
+            return
+        _, learned = self._end("never")  # the others have this peer's part in it
+        self._begin_with(learned)
         super().leave()
         self._send_nothing()
 
+    @property
+    def outer_lr(self) -> float:
+        return self.outer.lr
+
+    @outer_lr.setter
+    def outer_lr(self, lr: float) -> None:
+        self._check_rates(lr, self.outer.mu)
+        self.outer.lr = lr
+
+    @property
+    def outer_momentum(self) -> float:
+        return self.outer.mu
+
+    @outer_momentum.setter
+    def outer_momentum(self, mu: float) -> None:
+        self._check_rates(self.outer.lr, mu)
+        self.outer.mu = mu
+
+    def _check_rates(self, lr: float, mu: float) -> None:
+        if not self._allow_unstable:
+            check_delayed(lr, mu, self._nesterov)
+
     def _outer_step(self) -> SyncReport:
-        learned = self._learned()  # against the phi that the window began with
-        report = self._finish()
-        if not report.applied and self._sent is not None and np.isfinite(self._sent).all():
-            learned += self._sent
+        report, learned = self._end("later")
+        report.consistency = self._consistency(learned)
         self._write_outer()
         self._send(learned, self.weight)
         return report
+
+    def _end(self, agree: Agree) -> tuple[SyncReport, F32]:
+        """The outer step under way, and what there is to send behind it: what was learned against
+        the phi that the window began with, and what has not come about."""
+        learned, sent = self._learned(), self._sent
+        report = self._finish(agree)
+        if not report.applied and sent is not None and np.isfinite(sent).all():
+            learned += sent
+        return report, learned
+
+    def _begin_with(self, learned: F32) -> None:
+        """The model is at phi, and this beyond it."""
+        start = self.outer.empty()
+        np.subtract(self.outer.params, learned, out=start)
+        self._parameters.write(self.outer.cut(start))
 
     def _learned(self) -> F32:
         delta = self.outer.empty()
@@ -139,10 +176,16 @@ class DelayedDiLoCo(DiLoCo):
         """So that there is always one under way, and newcomers need not know of any."""
         self._send(np.zeros_like(self.outer.params), 0.0)
 
-    def _finish(self) -> SyncReport:
+    def _finish(self, agree: Agree) -> SyncReport:
+        assert self._pending is not None
+        self._rounds.settle(self._pending)
         pending, self._pending = self._pending, None
-        assert pending is not None
-        return self._rounds.finish(pending, agree="later")
+        try:
+            return self._rounds.finish(pending, agree=agree)
+        except PycclError:
+            with contextlib.suppress(PycclError):
+                self._send_nothing()
+            raise
 
     def _export(self) -> dict[str, Any]:
         kept = super()._export()
@@ -152,9 +195,13 @@ class DelayedDiLoCo(DiLoCo):
         return kept
 
     def _import(self, state: dict[str, Any]) -> bool:
-        if self._pending is not None:
-            self._finish()
-        goes_on = super()._import(state)
+        self._check_rates(state.get("lr", self.outer.lr), state.get("mu", self.outer.mu))
+        self._finish("never")
+        try:
+            goes_on = super()._import(state)
+        except PycclError:
+            self._send_nothing()
+            raise
         if goes_on and "sent" in state:
             self._send(state["sent"].numpy().copy(), float(state["sent_weight"]))
         else:

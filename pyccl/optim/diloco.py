@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -63,6 +63,9 @@ class DiLoCo(OuterOptimizer):
     checkpoint of the model is loaded behind that, and then that of this.
     """
 
+    _trains_meanwhile: ClassVar[bool] = False
+    """Outer steps take place while training goes on."""
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -90,10 +93,12 @@ class DiLoCo(OuterOptimizer):
             "error_feedback": error_feedback,
             "peers_min": min_peers,
             "timeout": timeout,
+            "compares": self._trains_meanwhile,
         }
         self._rounds = Rounds(self.outer, comm, **self._how)
         self.loss: float | None = None
-        self._diagnostics = Diagnostics(comm) if diagnostics else None
+        # By fragment: vectors of other sizes have sketches of their own.
+        self._diagnostics: dict[int, Diagnostics] | None = {} if diagnostics else None
         self.last_sync = self._rounds.join()
         self._write_outer()
 
@@ -128,18 +133,24 @@ class DiLoCo(OuterOptimizer):
         report = self._exchange(delta)
         report.consistency = found
         # Also where a newcomer has brought a state that is further on.
-        if self.outer.step != before:
+        if self.outer.step != before or self._was_behind(report):
             self._write_outer()
         return report
 
     def _exchange(self, delta: F32) -> SyncReport:
         return self._rounds.run(delta, self.weight)
 
-    def _consistency(self, delta: F32) -> Consistency | None:
+    def _was_behind(self, report: SyncReport) -> bool:
+        """This peer held another phi than the others, and the model what comes of that."""
+        return self.comm is not None and any(one.peer == self.comm.peer for one in report.behind)
+
+    def _consistency(self, delta: F32, fragment: int = 0) -> Consistency | None:
         if self._diagnostics is None:
             return None
+        if fragment not in self._diagnostics:
+            self._diagnostics[fragment] = Diagnostics(self.comm)
         try:
-            return self._diagnostics.measure(delta, self.loss, self._how["timeout"])
+            return self._diagnostics[fragment].measure(delta, self.loss, self._how["timeout"])
         except ABORTS:  # for all; the outer step does without
             return None
 
@@ -149,7 +160,7 @@ class DiLoCo(OuterOptimizer):
     def _alone(self) -> None:
         self._rounds = Rounds(self.outer, None, **self._how)
         if self._diagnostics is not None:
-            self._diagnostics = Diagnostics(None)
+            self._diagnostics = {}
 
     def _export(self) -> dict[str, Any]:
         # As tensors, which torch.load() takes without being told to trust the file.

@@ -119,9 +119,11 @@ class Parameters:
         with torch.no_grad():
             for one, value in zip(self.tensors[part], values, strict=True):
                 local, other = _local(one), torch.from_numpy(value)
-                if kept > 0:  # else what was spoiled would stay so
+                if kept > 0:
                     mine = local.detach().to("cpu", torch.float32)
-                    other = kept * mine + (1 - kept) * other
+                    mixed = kept * mine + (1 - kept) * other
+                    # What is spoiled would stay so.
+                    other = torch.where(mine.isfinite(), mixed, other)
                 local.copy_(other)
 
     def clone(self) -> list[torch.Tensor]:

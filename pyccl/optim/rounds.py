@@ -12,6 +12,7 @@ A step that does not come about changes nothing, and takes nothing from what was
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import numbers
@@ -27,6 +28,7 @@ from pyccl.errors import (
     InvalidArgumentError,
     OperationTimeout,
     PeerLostError,
+    PycclError,
     StateSyncError,
 )
 from pyccl.optim.comparison import Comparison
@@ -86,6 +88,7 @@ class Rounds:
         that does not come about.
     peers_min: with fewer members nothing is applied. Not asked for without a communicator.
     timeout: seconds for each operation; None: those of the communicator.
+    compares: finish() may be asked to leave syncs out; the same on all peers.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Rounds:
         error_feedback: bool = False,
         peers_min: int = 1,
         timeout: float | None = None,
+        compares: bool = False,
     ) -> None:
         self._state = state
         self._comm = communicator(comm)
@@ -110,6 +114,8 @@ class Rounds:
         self._comparison = (
             None if self._comm is None else Comparison(state, self._comm, self._timeout)
         )
+        self._compares = compares
+        self._awaited = False  # somebody waits to be admitted, as the last mean has told
 
     @property
     def comm(self) -> Communicator | None:
@@ -175,13 +181,23 @@ class Rounds:
             return Pending(began, None, weight, None, None, report)
         return Pending(began, values, weight, work, step, report)
 
+    def settle(self, pending: Pending) -> None:
+        """Waits until finish() will not have to, for the mean. An interrupt leaves all as it was,
+        so that the caller may come again."""
+        if self._comparison is not None:
+            self._comparison.wait()
+        if pending.work is not None:
+            with contextlib.suppress(PycclError):
+                pending.work.wait()
+
     def finish(self, pending: Pending, part: slice = _WHOLE, agree: Agree = "now") -> SyncReport:
         """The second half of run(): waits, applies the mean, and syncs.
 
         part: the elements of the state that the delta was of.
         agree: "later": the sync is left out and digests are compared, unless nothing was applied,
             or somebody waits to be admitted, or the last comparison has found a difference, of
-            which all peers know alike. "never": they are not compared either.
+            which all peers of the group know alike. "never": they are not compared either. Where
+            the run has other groups, which know of other things, "later" is "now".
         """
         report = pending.report
         differs = self._comparison is not None and self._comparison.differs()
@@ -190,7 +206,9 @@ class Rounds:
             self._state.apply(mean, part)
             report.applied, report.reason, report.step = True, "", self._state.step
         if self._comm is not None and self._comparison is not None:
-            if agree == "now" or mean is None or differs or self._comm.peers_pending:
+            alone = self._comparison.alone
+            due = agree == "now" or mean is None or (agree == "later" and not alone)
+            if due or (alone and (differs or self._awaited)):
                 self._agree(self._comm, report, strict=False)
             elif agree == "later":
                 report.hash = self._comparison.begin()
@@ -200,6 +218,7 @@ class Rounds:
     def _mean(self, pending: Pending) -> F32 | None:
         """None: there is none, or it must not be applied."""
         report, weight = pending.report, pending.weight
+        self._awaited = False
         if pending.values is None:
             return None
         if pending.work is None:
@@ -221,6 +240,7 @@ class Rounds:
             report.reason = str(error)
             return None
         self._note(info, report)
+        self._awaited = info.peers_pending
         if info.members < self._peers_min:
             report.reason = f"there are {info.members} peers of the {self._peers_min} asked for"
             return None
@@ -234,11 +254,15 @@ class Rounds:
         except (*ABORTS, StateSyncError):
             if strict:
                 raise
+            if self._comparison is not None:
+                self._comparison.suspect()
             return  # the next one finds what this one would have
         report.hash, report.behind = found.digest, found.behind
+        if self._compares and self._comparison is not None:
+            self._comparison.survey()
         for one in found.behind:
             # At the start of a run all come with numbers of their own.
-            if one.drifted and not (strict and one.revision == 0):
+            if one.drifted and one.revision > 0:
                 logger.warning(
                     "peer %s (rank %s) held other bits of outer step %d than the others, and has "
                     "theirs now: its memory has changed by itself, or by its program",

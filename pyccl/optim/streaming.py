@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyccl.communicator import Communicator
+from pyccl.diagnostics import Consistency
 from pyccl.errors import InvalidArgumentError
 from pyccl.optim.diloco import DiLoCo
 from pyccl.optim.layout import F32
@@ -52,6 +53,8 @@ class StreamingDiLoCo(DiLoCo):
         )
     """
 
+    _trains_meanwhile = True
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -74,6 +77,7 @@ class StreamingDiLoCo(DiLoCo):
         self._places: list[slice] = []
         self._pending: Pending | None = None
         self._sent: F32 | None = None
+        self._found: Consistency | None = None
         super().__init__(
             params, inner, comm, sync_every=sync_every, outer_lr=outer_lr,
             outer_momentum=outer_momentum, nesterov=nesterov, **exchange,
@@ -86,7 +90,8 @@ class StreamingDiLoCo(DiLoCo):
         super().tick()
 
     def leave(self) -> None:
-        if self._pending is not None:  # the others have this peer's part in it
+        # The others have this peer's part in it.
+        if self.comm is not None and self._pending is not None:
             self.sync()
         super().leave()
 
@@ -105,7 +110,7 @@ class StreamingDiLoCo(DiLoCo):
         if self.inner_steps >= gap:
             self.sync()
 
-    def _send(self, delta: F32 | None = None) -> None:
+    def _send(self, delta: F32 | None = None, weight: float | None = None) -> None:
         fragment = self.schedule.fragment(self.outer.step)
         if delta is None:
             delta = self.outer.empty()[self._elements(fragment)]
@@ -113,27 +118,33 @@ class StreamingDiLoCo(DiLoCo):
             self._parameters.subtract_from(
                 self._cut(self.outer.params, place), self._cut_part(delta, place), place
             )
+            self._found = self._consistency(delta, fragment)
+        if weight is None:
+            whole = self.schedule.sync_every - self.schedule.overlap
+            weight = self.weight if self._age >= whole else 0.0
         # For a checkpoint, and for as long as the sum is under way.
         self._sent = delta.copy() if self.schedule.overlap > 0 else None
-        whole = self.schedule.sync_every - self.schedule.overlap
-        weight = self.weight if self._age >= whole else 0.0
         self._pending = self._rounds.begin(delta, weight, fragment)
 
     def _outer_step(self) -> SyncReport:
         if self._pending is None:
             self._send()
-        pending, self._pending, self._sent = self._pending, None, None
+        pending = self._pending
         assert pending is not None
+        self._rounds.settle(pending)
+        self._pending, self._sent = None, None
         before = self.outer.step
         fragment = self.schedule.fragment(before)
         last = fragment == self.schedule.fragments - 1
         report = self._rounds.finish(
             pending, self._elements(fragment), "later" if last else "never"
         )
-        if report.applied and self.outer.step == before + 1:
+        report.consistency, self._found = self._found, None
+        behind = self._was_behind(report)
+        if report.applied and self.outer.step == before + 1 and not behind:
             place = self._places[fragment]
             self._parameters.merge(self._cut(self.outer.params, place), self.merge_alpha, place)
-        elif self.outer.step != before:  # somebody has brought a state that is further on
+        elif self.outer.step != before or behind:  # somebody has brought another state
             self._write_outer()
             self._age = 0
         return report
@@ -157,17 +168,21 @@ class StreamingDiLoCo(DiLoCo):
     def _export(self) -> dict[str, Any]:
         kept = super()._export()
         kept["age"] = self._age
-        if self._sent is not None:
+        if self._sent is not None and self._pending is not None:
             kept["sent"] = torch.from_numpy(self._sent.copy())
+            kept["sent_weight"] = self._pending.weight
         return kept
 
     def _import(self, state: dict[str, Any]) -> bool:
-        if self._pending is not None:
-            self.sync()
+        if self._pending is not None:  # without the model, which may have been loaded already
+            self._rounds.settle(self._pending)
+            pending, self._pending, self._sent = self._pending, None, None
+            elements = self._elements(self.schedule.fragment(self.outer.step))
+            self._rounds.finish(pending, elements, "never")
         goes_on = super()._import(state)
         self._age = int(state.get("age", 0)) if goes_on else 0
         if goes_on and "sent" in state:
-            self._send(state["sent"].numpy().copy())
+            self._send(state["sent"].numpy().copy(), state.get("sent_weight"))
         return goes_on
 
 

@@ -306,12 +306,12 @@ MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
         "delayed", "penalty * delayed_lr_max(", "delayed_lr_max(", [check_refused],
     ),
     "bound of Nesterov": (
-        "co2", "outer_momentum, nesterov=False, penalty", "outer_momentum, nesterov=True, penalty",
+        "co2", "mu, nesterov=False, penalty", "mu, nesterov=True, penalty",
         [check_refused],
     ),
     "no delay": (
         "delayed", "        self._send(learned, self.weight)\n        return report",
-        "        self._send(learned, self.weight)\n        report = self._finish()\n"
+        "        self._send(learned, self.weight)\n        report = self._finish('now')\n"
         "        self._send_nothing()\n        return report",
         [check_delayed_local_sgd, check_bounds, check_twin],
     ),

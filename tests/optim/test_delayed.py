@@ -126,14 +126,15 @@ def test_delayed(check: Any, peers: Peers) -> None:
 MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
     "learned behind the step": (
         "delayed",
-        "learned = self._learned()  # against the phi that the window began with\n"
-        "        report = self._finish()\n",
-        "report = self._finish()\n        learned = self._learned()\n",
+        "learned, sent = self._learned(), self._sent\n"
+        "        report = self._finish(agree)\n",
+        "sent = self._sent\n"
+        "        report = self._finish(agree)\n        learned = self._learned()\n",
         [check_golden, check_numpy],
     ),
     "no delay": (
         "delayed", "        self._send(learned, self.weight)\n        return report",
-        "        self._send(learned, self.weight)\n        report = self._finish()\n"
+        "        self._send(learned, self.weight)\n        report = self._finish('now')\n"
         "        self._send_nothing()\n        return report",
         [check_golden, check_numpy, check_bounds],
     ),

@@ -120,12 +120,12 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
     ),
     "theta goes on": (
         "diloco",
-        "if self.outer.step != before:\n            self._write_outer()",
-        "pass",
+        "_was_behind(report):\n            self._write_outer()",
+        "_was_behind(report):\n            pass",
         [identities.check_golden, identities.check_windows, identities.check_snoo],
     ),
     "theta is lost with the step": (
-        "diloco", "if self.outer.step != before:", "if True:",
+        "diloco", "if self.outer.step != before or self._was_behind(report):", "if True:",
         [among.check_too_few, among.check_aborted],
     ),
     "rebound": (

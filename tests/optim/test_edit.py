@@ -330,7 +330,8 @@ MUTANTS: dict[str, tuple[str, str, str, list[Any]]] = {
         "rounds", "np.float32(weight), out=pending", "np.float32(1), out=pending", [check_weights],
     ),
     "outliers go on from where they are": (
-        "diloco", "if self.outer.step != before:\n            self._write_outer()", "pass",
+        "diloco", "_was_behind(report):\n            self._write_outer()",
+        "_was_behind(report):\n            pass",
         [check_outlier, check_all_outliers],
     ),
     "the mean of sums": (
