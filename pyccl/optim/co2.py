@@ -63,4 +63,4 @@ class CO2(DelayedDiLoCo):
     def _state_of(
         self, names: Sequence[str], arrays: Sequence[Array], lr: float, mu: float, nesterov: bool
     ) -> OuterState:
-        return CO2State(names, arrays, lr, mu, **self._bounded)
+        return CO2State(names, arrays, lr, mu, alike=self._alike, **self._bounded)

@@ -79,6 +79,7 @@ class DelayedDiLoCo(DiLoCo):
     """
 
     _trains_meanwhile = True
+    _alike = ("a window late",)
 
     def __init__(
         self,

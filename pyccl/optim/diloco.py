@@ -13,7 +13,7 @@ from pyccl.optim.layout import F32, Array
 from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
-from pyccl.optim.rounds import ABORTS, Rounds
+from pyccl.optim.rounds import ABORTS, Rounds, alike
 from pyccl.optim.wrapper import Inner, OuterOptimizer
 from pyccl.quantization import Codec, Quantization
 
@@ -55,9 +55,13 @@ class DiLoCo(OuterOptimizer):
 
     A peer that is lost is left out, and the step is taken by the others. A peer that comes gets the
     outer parameters, the momentum, the rates and the count of steps, and trains a window from there
-    before it contributes. `weight` (what this peer's deltas count in the mean), `outer_lr` and
-    `outer_momentum` may be set between steps; the last two are those of all peers. phi and momentum
-    take 8 bytes for each parameter in CPU memory, an outer step 8 more for as long as it lasts.
+    before it contributes. It is refused by a StateSyncError, and the others go on, where parameters
+    or their order, `nesterov`, `min_peers`, `diagnostics` or what `quantization` makes of numbers
+    are not those of the others.
+
+    `weight` (what this peer's deltas count in the mean), `outer_lr` and `outer_momentum` may be set
+    between steps; the last two are those of all peers. phi and momentum take 8 bytes for each
+    parameter in CPU memory, an outer step 8 more for as long as it lasts.
 
     Buffers of the model are not exchanged. It puts phi into the model as it is made, so a
     checkpoint of the model is loaded behind that, and then that of this.
@@ -65,6 +69,8 @@ class DiLoCo(OuterOptimizer):
 
     _trains_meanwhile: ClassVar[bool] = False
     """Outer steps take place while training goes on."""
+    _alike: Sequence[str] = ()
+    """What peers must have alike beside the options that are common to all kinds."""
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class DiLoCo(OuterOptimizer):
     ) -> None:
         super().__init__(params, inner, comm, sync_every)
         self._arrange(self._parameters)
+        self._alike = [*self._alike, *alike(quantization, min_peers, diagnostics)]
         arrays = self._parameters.arrays()
         self.outer = self._state_of(
             self._parameters.names, arrays, outer_lr, outer_momentum, nesterov
@@ -124,7 +131,7 @@ class DiLoCo(OuterOptimizer):
     def _state_of(
         self, names: Sequence[str], arrays: Sequence[Array], lr: float, mu: float, nesterov: bool
     ) -> OuterState:
-        return OuterState(names, arrays, lr, mu, nesterov)
+        return OuterState(names, arrays, lr, mu, nesterov, alike=self._alike)
 
     def _outer_step(self) -> SyncReport:
         delta, before = self.outer.empty(), self.outer.step

@@ -89,7 +89,9 @@ class EDiT(DiLoCo):
     def _state_of(
         self, names: Sequence[str], arrays: Sequence[Array], lr: float, mu: float, nesterov: bool
     ) -> EDiTState:
-        return EDiTState(names, arrays, self._sizes, lr, mu, nesterov, **self._weighing)
+        return EDiTState(
+            names, arrays, self._sizes, lr, mu, nesterov, alike=self._alike, **self._weighing
+        )
 
     def _exchange(self, delta: F32) -> SyncReport:
         self._windows += 1  # what was not applied before is in it too

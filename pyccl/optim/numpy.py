@@ -16,7 +16,7 @@ from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.meetings import Meetings
 from pyccl.optim.outer import OuterState
 from pyccl.optim.report import SyncReport
-from pyccl.optim.rounds import Rounds
+from pyccl.optim.rounds import Rounds, alike
 from pyccl.quantization import Codec, Quantization
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
@@ -126,8 +126,9 @@ class DiLoCo(Windows):
     ) -> None:
         super().__init__(sync_every)
         self.state: OuterState = OuterState(
-            *self._named(arrays), outer_lr, outer_momentum, nesterov
-        )
+            *self._named(arrays), outer_lr, outer_momentum, nesterov,
+            alike=alike(quantization, min_peers),
+        )  # fmt: skip
         self.weight = 1.0
         self._rounds = Rounds(
             self.state,

@@ -13,8 +13,9 @@ Nothing here communicates.
 
 from __future__ import annotations
 
+import hashlib
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,8 @@ class OuterState(Vectors):
     nesterov: else heavy ball.
     extra: arrays by name, of whoever builds on this, that all peers are to hold alike too. They
         stay where they are.
+    alike: texts, of options that must be the same on all peers beside what is here. A peer whose
+        texts are others is refused by sync(), and a checkpoint does not know of them.
 
     Raises InvalidArgumentError and InvalidTypeError; the text names the array.
 
@@ -71,6 +74,7 @@ class OuterState(Vectors):
         nesterov: bool = True,
         *,
         extra: Mapping[str, Array] | None = None,
+        alike: Iterable[str] = (),
     ) -> None:
         layout = Layout(names, arrays)
         params = layout.check_finite(layout.flatten(arrays), "params")
@@ -88,6 +92,9 @@ class OuterState(Vectors):
                 "lr, mu": self._rates,
                 "step": self._count,
                 f"nesterov={self._nesterov}": np.zeros((), np.uint8),
+                # A shared state goes by names, but momentum and deltas by places.
+                f"order={_order_of(layout.names)}": np.zeros((), np.uint8),
+                **{text: np.zeros((), np.uint8) for text in alike},
                 **self._extra,
             }
         )
@@ -223,6 +230,10 @@ class OuterState(Vectors):
     def _set_step(self, step: int) -> None:
         self._count[...] = step
         self.shared.revision = step
+
+
+def _order_of(names: Sequence[str]) -> str:
+    return hashlib.blake2b(repr(list(names)).encode(), digest_size=8).hexdigest()
 
 
 def _number(value: object, name: str, low: float, high: float) -> float:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -168,6 +168,7 @@ class EDiTState(OuterState):
         *,
         temperature: float = 1.0,
         clip: float | None = 10.0,
+        alike: Iterable[str] = (),
     ) -> None:
         self.modules = tuple(modules)
         self._bounds = np.array(
@@ -188,9 +189,8 @@ class EDiTState(OuterState):
             raise InvalidArgumentError(
                 f"modules have {sum(counts)} arrays, but there are {len(arrays)}"
             )
-        super().__init__(
-            names, arrays, lr, mu, nesterov, extra={**extra, "temperature, clip": self._bounds}
-        )
+        extra["temperature, clip"] = self._bounds
+        super().__init__(names, arrays, lr, mu, nesterov, extra=extra, alike=alike)
         ends = [0, *(self.ends[last - 1] for last in accumulate(counts))]
         self._places = [slice(*pair) for pair in pairwise(ends)]
         self.weight_sums = [0.0] * len(modules)

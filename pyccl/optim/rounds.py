@@ -67,6 +67,18 @@ def communicator(comm: object) -> Communicator | None:
     return comm
 
 
+def alike(
+    quantization: Quantization | Codec | None, min_peers: int, diagnostics: bool = False
+) -> list[str]:
+    """What all peers must give alike, for OuterState: what an operation compares, who applies its
+    result, and whether there is one more. Raises InvalidArgumentError and InvalidTypeError."""
+    given = Quantization.of(quantization)
+    wire = given and (given.codec, given.block, given.scale, given.partial)
+    return [
+        f"quantization={wire}", f"min_peers={min_peers}", f"diagnostics={bool(diagnostics)}",
+    ]  # fmt: skip
+
+
 class Pending(NamedTuple):
     """An outer step under way."""
 

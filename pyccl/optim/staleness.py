@@ -13,7 +13,7 @@ Nothing here communicates.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -61,6 +61,7 @@ class CO2State(OuterState):
         *,
         gap_penalty: float | Penalty = 1.0,
         clip: float | None = None,
+        alike: Iterable[str] = (),
     ) -> None:
         self._penalty = gap_penalty if callable(gap_penalty) else None
         self._gap = np.zeros((), np.float64)
@@ -74,7 +75,7 @@ class CO2State(OuterState):
         extra: dict[str, Array] = {"penalty, clip": self._bounds}
         if self._penalty is not None:
             extra["gap"] = self._gap
-        super().__init__(names, arrays, lr, mu, nesterov=False, extra=extra)
+        super().__init__(names, arrays, lr, mu, nesterov=False, extra=extra, alike=alike)
 
     @property
     def gap(self) -> float:

@@ -102,6 +102,7 @@ class StreamingDiLoCo(DiLoCo):
         parameters.arrange(fragments)
         ends = list(itertools.accumulate(len(one) for one in fragments))
         self._places = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
+        self._alike = [f"fragment {i} to parameter {end}" for i, end in enumerate(ends)]
 
     def _end_if_due(self) -> None:
         gap = self.schedule.gap(self.outer.step)

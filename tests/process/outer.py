@@ -12,7 +12,6 @@ from process.jobs import order
 
 import pyccl
 from pyccl.optim.numpy import DiLoCo
-from pyccl.optim.outer import OuterState
 from pyccl.testing import report
 
 Array = np.ndarray[Any, Any]
@@ -63,10 +62,7 @@ class Replay:
     """The same run in numpy, step by step, without any communication."""
 
     def __init__(self, size: int) -> None:
-        weights = weights_at_start(size)
-        self.state = OuterState(
-            list(weights), list(weights.values()), RATES["outer_lr"], RATES["outer_momentum"]
-        )
+        self.state = DiLoCo(weights_at_start(size), **RATES).state  # type: ignore[arg-type]
 
     def step(self, found: Step, likely: set[int], others: set[int]) -> tuple[int, ...]:
         """Takes the one step of so many of these peers that gives the bits which were found: of
