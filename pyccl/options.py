@@ -34,6 +34,12 @@ def above_zero(value: object, what: str) -> float:
     return float(value)
 
 
+def fraction(value: object, what: str) -> float:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+        raise InvalidArgumentError(f"{what} is {value!r}, but must be a number from 0 to 1")
+    return float(value)
+
+
 def rank_of(value: object, what: str) -> int:
     """Whether there is such a rank shows at the operation, for that depends on the view."""
     if not isinstance(value, numbers.Integral) or not 0 <= int(value) <= _RANK_MAX:

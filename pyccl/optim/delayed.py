@@ -14,6 +14,7 @@ from pyccl.communicator import Communicator
 from pyccl.errors import InvalidArgumentError, PycclError
 from pyccl.optim.diloco import DiLoCo
 from pyccl.optim.layout import F32
+from pyccl.optim.outer import outer_lr_of, outer_momentum_of
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Agree, Exchange, Pending
 from pyccl.optim.wrapper import Inner
@@ -33,8 +34,7 @@ def delayed_lr_max(momentum: float, nesterov: bool = True) -> float:
 
     momentum: from 0 to below 1.
     """
-    if not 0.0 <= momentum < 1.0:
-        raise InvalidArgumentError(f"outer_momentum is {momentum}, but must be from 0 to below 1")
+    outer_momentum_of(momentum)
     if momentum == 0.0 or not nesterov:
         return 1.0 - momentum
     square = momentum * momentum
@@ -47,6 +47,7 @@ def check_delayed(lr: float, momentum: float, nesterov: bool, penalty: float = 1
 
     penalty: what a mean is divided by.
     """
+    outer_lr_of(lr)
     bound = penalty * delayed_lr_max(momentum, nesterov)
     if not lr < bound:
         raise InvalidArgumentError(

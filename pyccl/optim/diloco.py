@@ -10,7 +10,7 @@ import torch
 from pyccl.communicator import Communicator
 from pyccl.diagnostics import Consistency, Diagnostics
 from pyccl.optim.layout import F32, Array
-from pyccl.optim.outer import OuterState
+from pyccl.optim.outer import OuterState, outer_lr_of, outer_momentum_of
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import ABORTS, Rounds, alike
@@ -92,9 +92,8 @@ class DiLoCo(OuterOptimizer):
         self._arrange(self._parameters)
         self._alike = [*self._alike, *alike(quantization, min_peers, diagnostics)]
         arrays = self._parameters.arrays()
-        self.outer = self._state_of(
-            self._parameters.names, arrays, outer_lr, outer_momentum, nesterov
-        )
+        rates = outer_lr_of(outer_lr), outer_momentum_of(outer_momentum)
+        self.outer = self._state_of(self._parameters.names, arrays, *rates, nesterov)
         self._how: dict[str, Any] = {
             "quantization": quantization,
             "error_feedback": error_feedback,
@@ -115,7 +114,7 @@ class DiLoCo(OuterOptimizer):
 
     @outer_lr.setter
     def outer_lr(self, lr: float) -> None:
-        self.outer.lr = lr
+        self.outer.lr = outer_lr_of(lr)
 
     @property
     def outer_momentum(self) -> float:
@@ -123,7 +122,7 @@ class DiLoCo(OuterOptimizer):
 
     @outer_momentum.setter
     def outer_momentum(self, mu: float) -> None:
-        self.outer.mu = mu
+        self.outer.mu = outer_momentum_of(mu)
 
     def _arrange(self, parameters: Parameters) -> None:
         """Puts them into the order that they have in the outer state."""

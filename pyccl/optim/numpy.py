@@ -14,7 +14,7 @@ from pyccl.communicator import Communicator
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
 from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.meetings import Meetings
-from pyccl.optim.outer import OuterState
+from pyccl.optim.outer import OuterState, outer_lr_of, outer_momentum_of
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Rounds, alike
 from pyccl.quantization import Codec, Quantization
@@ -125,10 +125,10 @@ class DiLoCo(Windows):
         timeout: float | None = None,
     ) -> None:
         super().__init__(sync_every)
+        rates = outer_lr_of(outer_lr), outer_momentum_of(outer_momentum)
         self.state: OuterState = OuterState(
-            *self._named(arrays), outer_lr, outer_momentum, nesterov,
-            alike=alike(quantization, min_peers),
-        )  # fmt: skip
+            *self._named(arrays), *rates, nesterov, alike=alike(quantization, min_peers)
+        )
         self.weight = 1.0
         self._rounds = Rounds(
             self.state,
@@ -139,6 +139,22 @@ class DiLoCo(Windows):
             timeout=timeout,
         )
         self.last_sync = self._rounds.join()
+
+    @property
+    def outer_lr(self) -> float:
+        return self.state.lr
+
+    @outer_lr.setter
+    def outer_lr(self, lr: float) -> None:
+        self.state.lr = outer_lr_of(lr)
+
+    @property
+    def outer_momentum(self) -> float:
+        return self.state.mu
+
+    @outer_momentum.setter
+    def outer_momentum(self, mu: float) -> None:
+        self.state.mu = outer_momentum_of(mu)
 
     def end_window(self, arrays: Arrays) -> SyncReport:
         """An outer step with what the arrays have come to since begin_window(). All peers call it.

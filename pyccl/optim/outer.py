@@ -232,6 +232,16 @@ class OuterState(Vectors):
         self.shared.revision = step
 
 
+def outer_lr_of(value: object) -> float:
+    """As `lr`, for those to whom it is outer_lr. Raises InvalidArgumentError."""
+    return _number(value, "outer_lr", 0.0, np.inf)
+
+
+def outer_momentum_of(value: object) -> float:
+    """As `mu`, for those to whom it is outer_momentum. Raises InvalidArgumentError."""
+    return _number(value, "outer_momentum", 0.0, 1.0)
+
+
 def _order_of(names: Sequence[str]) -> str:
     return hashlib.blake2b(repr(list(names)).encode(), digest_size=8).hexdigest()
 

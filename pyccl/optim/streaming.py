@@ -19,6 +19,7 @@ from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Exchange, Pending
 from pyccl.optim.schedule import StreamingSchedule, balanced, layered
 from pyccl.optim.wrapper import Inner
+from pyccl.options import fraction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,9 +71,7 @@ class StreamingDiLoCo(DiLoCo):
         nesterov: bool = True,
         **exchange: Unpack[Exchange],
     ) -> None:
-        if not 0.0 <= float(merge_alpha) <= 1.0:
-            raise InvalidArgumentError(f"merge_alpha is {merge_alpha}, but must be from 0 to 1")
-        self.merge_alpha = float(merge_alpha)
+        self.merge_alpha = fraction(merge_alpha, "merge_alpha")
         self._wanted, self._timing = fragments, (sync_every, overlap)
         self._places: list[slice] = []
         self._pending: Pending | None = None

@@ -186,6 +186,9 @@ def test_what_would_diverge_is_refused() -> None:
         model_of(None, 0.0, allow_unstable=True, **given)
     with pytest.raises(InvalidArgumentError, match=r"outer_momentum is 1\.0"):
         model_of(None, 0.0, outer_momentum=1.0)
+    for name in ("outer_lr", "outer_momentum"):
+        with pytest.raises(InvalidArgumentError, match=f"{name} is '0.5', but must be"):
+            model_of(None, 0.0, **{name: "0.5"})
     opt = pyccl.optim.DelayedDiLoCo([torch.nn.Parameter(torch.ones(1))], torch.optim.SGD)
     assert (opt.outer_lr, opt.outer_momentum) == (pytest.approx(0.7), 0.0)
 

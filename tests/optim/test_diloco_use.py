@@ -329,8 +329,8 @@ def test_what_is_wrong_shows_at_the_start() -> None:
         ([weight], {"quantization": "int3"}, InvalidArgumentError, "int3"),
         ([weight], {"min_peers": 0}, InvalidArgumentError, "min_peers is 0"),
         ([weight], {"timeout": 0}, InvalidArgumentError, "timeout is 0"),
-        ([weight], {"outer_lr": -1}, InvalidArgumentError, "lr is -1"),
-        ([weight], {"outer_momentum": 1}, InvalidArgumentError, "mu is 1"),
+        ([weight], {"outer_lr": -1}, InvalidArgumentError, "outer_lr is -1"),
+        ([weight], {"outer_momentum": 1}, InvalidArgumentError, "outer_momentum is 1"),
     ]
     for given, options, error, text in faults:
         with pytest.raises(error, match=text):

@@ -363,8 +363,8 @@ def test_what_is_wrong_shows_at_the_start() -> None:
         (arrays, {"sync_every": 0}, "sync_every is 0"),
         (arrays, {"sync_every": 2.0}, "sync_every is 2.0"),
         (arrays, {"comm": "host:1"}, "comm is of type str"),
-        (arrays, {"outer_lr": np.nan}, "lr is nan"),
-        (arrays, {"outer_momentum": 1.0}, "mu is 1.0"),
+        (arrays, {"outer_lr": np.nan}, "outer_lr is nan"),
+        (arrays, {"outer_momentum": 1.0}, "outer_momentum is 1.0"),
         (arrays, {"error_feedback": True}, "error_feedback"),
         (arrays, {"min_peers": 0}, "min_peers is 0"),
     ]
@@ -377,6 +377,18 @@ def test_what_is_wrong_shows_at_the_start() -> None:
     with pytest.raises(InvalidArgumentError, match="needs sync_every"):
         outer.step(arrays)
     assert outer.end_window(arrays).applied
+
+
+def test_rates_may_be_set_between_steps() -> None:
+    outer = DiLoCo({"w": np.ones(1)}, outer_lr=0.5, outer_momentum=0)
+    outer.outer_lr, outer.outer_momentum = 1.0, 0.25
+    assert (outer.outer_lr, outer.outer_momentum) == (outer.state.lr, outer.state.mu) == (1, 0.25)
+    with pytest.raises(InvalidArgumentError, match="outer_lr is -1"):
+        outer.outer_lr = -1
+    with pytest.raises(InvalidArgumentError, match="outer_momentum is 1"):
+        outer.outer_momentum = 1
+    outer.end_window({"w": np.zeros(1)})
+    assert outer.outer_params["w"].tolist() == [1 - 1.25]
 
 
 def test_phi_is_fp32_and_its_views_stay() -> None:

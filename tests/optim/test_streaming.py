@@ -362,6 +362,8 @@ def test_a_checkpoint_in_the_midst_of_an_overlap(at: int) -> None:
         ({"fragments": [["a", "b"], []]}, "each fragment have some"),
         ({"fragments": 3}, "3 fragments of 2 parameters"),
         ({"merge_alpha": 1.5}, "merge_alpha is 1.5"),
+        ({"merge_alpha": None}, "merge_alpha is None"),
+        ({"merge_alpha": "x"}, "merge_alpha is 'x'"),
         ({"overlap": 3}, "overlap is 3"),
     ],
 )
