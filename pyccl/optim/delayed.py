@@ -73,10 +73,10 @@ class DelayedDiLoCo(DiLoCo):
     without momentum, 0.56 with 0.5 and 0.25 with 0.9 (allow_unstable=True takes them all the same).
 
     The others are those of DiLoCo. `last_sync` at the end of a window tells of the outer step that
-    was sent a window ago; behind the first one there is none. What a step that does not come about
-    had to bring is sent again with the next window's. drain() applies what is on its way, behind
-    the last window for example. A peer that comes takes part in the step under way without a
-    contribution.
+    was sent a window ago; behind the first one there is none, and `steps` is a window late too.
+    What a step that does not come about had to bring is sent again with the next window's. drain()
+    applies what is on its way, behind the last window for example. A peer that comes takes part in
+    the step under way without a contribution.
     """
 
     _trains_meanwhile = True

@@ -44,7 +44,9 @@ class DiLoCo(OuterOptimizer):
             model.parameters(), inner=torch.optim.AdamW(model.parameters(), lr=4e-4),
             comm=pyccl.connect("host:48148"), sync_every=500,
         )
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 100_000)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            opt, lambda _: 0.5 + 0.5 * math.cos(math.pi * min(1, opt.steps / 100_000))
+        )
         for x, y in data:
             loss(model(x), y).backward()
             opt.step(); scheduler.step(); opt.zero_grad()
@@ -63,10 +65,15 @@ class DiLoCo(OuterOptimizer):
     between steps; the last two are those of all peers. phi and momentum take 8 bytes for each
     parameter in CPU memory, an outer step 8 more for as long as it lasts.
 
+    `steps` counts the inner steps of the run and is the same on all peers, so a newcomer whose
+    schedule goes by it, as above, has the learning rate of the others. A scheduler that counts for
+    itself begins with 0, and can be brought there by as many calls of its step().
+
     Buffers of the model are not exchanged. It puts phi into the model as it is made, so a
     checkpoint of the model is loaded behind that, and then that of this.
     """
 
+    outer: OuterState
     _trains_meanwhile: ClassVar[bool] = False
     """Outer steps take place while training goes on."""
     _alike: Sequence[str] = ()

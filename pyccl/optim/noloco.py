@@ -49,6 +49,8 @@ class NoLoCo(OuterOptimizer):
     the `distance` between them.
     """
 
+    outer: NoLoCoState
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -69,8 +69,12 @@ class StreamingSchedule:
 
     def gap(self, step: int) -> int:
         """Inner steps of outer step `step`, counted from 0."""
-        begin = self.fragment(step) * self._sync_every
-        return (begin + self._sync_every) // self._fragments - begin // self._fragments
+        return self.begin(step + 1) - self.begin(step)
+
+    def begin(self, step: int) -> int:
+        """Inner steps before outer step `step`: the gaps of all before it."""
+        rounds, fragment = divmod(step, self._fragments)
+        return rounds * self._sync_every + fragment * self._sync_every // self._fragments
 
     @property
     def overlap(self) -> int:

@@ -149,6 +149,9 @@ class StreamingDiLoCo(DiLoCo):
             self._age = 0
         return report
 
+    def _steps_before(self, outer_step: int) -> int:
+        return self.schedule.begin(outer_step)
+
     def _elements(self, fragment: int) -> slice:
         """Of a fragment in the vectors of the outer state."""
         place, ends = self._places[fragment], (0, *self.outer.ends)

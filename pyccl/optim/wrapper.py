@@ -13,6 +13,8 @@ import torch
 
 from pyccl.communicator import Communicator
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
+from pyccl.optim.gossip import NoLoCoState
+from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
 
@@ -28,6 +30,7 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
     """
 
     last_sync: SyncReport
+    outer: OuterState | NoLoCoState
 
     def __init__(
         self, params: Iterable[Any], inner: Inner, comm: Communicator | None, sync_every: int | None
@@ -63,6 +66,21 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
         self.inner_steps = 0
         """Since the last outer step."""
         self._held = 0
+
+    @property
+    def steps(self) -> int:
+        """Inner steps of the run: those that belong to the outer steps done, on which all peers
+        agree, and `inner_steps`. What a newcomer's schedule begins with.
+
+        Windows whose outer step did not come about do not count. Raises InvalidArgumentError
+        without sync_every, for then windows are as long as their callers make them.
+        """
+        if self.sync_every is None:
+            raise InvalidArgumentError(
+                "without sync_every nobody knows how many inner steps the run has; outer.step is "
+                "the count of its outer steps"
+            )
+        return self._steps_before(self.outer.step) + self.inner_steps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of the inner optimizer, which gives what this gives; behind the last one of a
@@ -162,6 +180,10 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
     def _end_if_due(self) -> None:
         if self.sync_every is not None and self.inner_steps >= self.sync_every:
             self.sync()
+
+    def _steps_before(self, outer_step: int) -> int:
+        assert self.sync_every is not None
+        return outer_step * self.sync_every
 
     # ---- what each outer optimizer does in its own way
     @abstractmethod

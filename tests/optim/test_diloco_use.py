@@ -171,6 +171,8 @@ def check_sync_by_hand(family: Family, peers: Peers) -> None:
         slope(opt)
         assert not opt.last_sync.fresh
     assert opt.inner_steps == 5
+    with pytest.raises(InvalidArgumentError, match="without sync_every"):
+        opt.steps  # noqa: B018 - a property that raises
     report = opt.sync()
     assert report is opt.last_sync
     assert (report.fresh, report.applied, report.step) == (True, True, 1)

@@ -66,6 +66,7 @@ def test_each_fragment_once_in_a_window(count: int, every: int, overlap: int) ->
     for step in range(3 * count):
         assert every // count <= schedule.gap(step) <= -(-every // count)
         for inner in range(1, schedule.gap(step) + 1):
+            assert schedule.begin(step) + inner == at + 1
             at += 1
             for event in schedule.due(inner, step):
                 (sent if event.kind == "send" else applied).append((at, event.fragment))
