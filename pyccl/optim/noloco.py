@@ -124,7 +124,8 @@ class NoLoCo(OuterOptimizer):
         return kept
 
     def _import(self, state: dict[str, Any]) -> bool:
-        self.outer.import_({**state, **{key: state[key].numpy() for key in _VECTORS}})
+        given = {key: state[key].numpy() for key in _VECTORS if key in state}
+        self.outer.import_({**state, **given})
         step = self.outer.step
         self.last_sync = self._meetings.join()
         if self.outer.step == step:

@@ -17,6 +17,9 @@ from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
+from pyccl.options import integer
+
+_STEPS_MAX = (1 << 63) - 1
 
 Inner = Any
 """A torch.optim.Optimizer, or a function that makes one of a list of tensors."""
@@ -149,29 +152,61 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """{"version", "inner": that of the inner optimizer, "outer": copies of all else}."""
+        """{"version", "kind": the name of the class, "inner": that of the inner optimizer, "outer":
+        copies of all else}."""
         outer = {"inner_steps": self.inner_steps, **self._export()}
-        return {"version": 1, "inner": self.inner.state_dict(), "outer": outer}
+        return {
+            "version": 1,
+            "kind": type(self).__name__,
+            "inner": self.inner.state_dict(),
+            "outer": outer,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where state_dict() was called. The model's parameters are the caller's to load.
 
         All peers of a communicator call it at the same place: the state of the most outer steps is
-        that of all behind it.
+        that of all behind it. Raises InvalidArgumentError and InvalidTypeError for a state of
+        another kind, or of other parameters or options; nothing of it has been taken then.
         """
-        if not isinstance(state_dict, dict) or not {"inner", "outer"} <= state_dict.keys():
+        self._check_kind(state_dict)
+        outer = dict(state_dict["outer"])
+        inner_steps = integer(outer.pop("inner_steps", 0), "inner_steps", 0, _STEPS_MAX)
+        before = self.inner.param_groups, self.inner.state
+        try:
+            self._load_inner(state_dict["inner"])
+            goes_on = self._import(outer)
+        except BaseException:
+            self.inner.param_groups, self.inner.state = before
+            raise
+        # load_state_dict() makes new ones.
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
+        self.inner_steps = inner_steps if goes_on else 0
+
+    def _check_kind(self, state_dict: object) -> None:
+        if not isinstance(state_dict, dict) or not all(
+            isinstance(state_dict.get(key), dict) for key in ("inner", "outer")
+        ):
             raise InvalidArgumentError("this is no state of state_dict(): no inner and outer in it")
         if state_dict.get("version") != 1:
             raise InvalidArgumentError(
                 f"the state is of version {state_dict.get('version')!r}, but this reads 1"
             )
-        outer = dict(state_dict["outer"])
-        inner_steps = outer.pop("inner_steps", 0)
-        goes_on = self._import(outer)
-        self.inner.load_state_dict(state_dict["inner"])
-        # load_state_dict() makes new ones.
-        self.param_groups, self.state = self.inner.param_groups, self.inner.state
-        self.inner_steps = int(inner_steps) if goes_on else 0
+        ours = type(self).__name__
+        theirs = state_dict.get("kind", ours)  # the first states did not say theirs
+        if theirs != ours:
+            raise InvalidArgumentError(
+                f"the state is that of {theirs}, but this is {ours}: make one of the same kind, or "
+                "load only the model and the inner optimizer"
+            )
+
+    def _load_inner(self, state: dict[str, Any]) -> None:
+        try:
+            self.inner.load_state_dict(state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"the inner optimizer does not take its part of the state: {error!r}"
+            ) from error
 
     def _grow_stale(self) -> None:
         # The one that was given to somebody stays what it was.

@@ -169,14 +169,14 @@ MUTANTS: dict[str, tuple[str, str, str, list[Check]]] = {
         [identities.check_resumed],
     ),
     "place in the window lost": (
-        "wrapper", "self.inner_steps = int(inner_steps)", "self.inner_steps = 0",
+        "wrapper", "self.inner_steps = inner_steps", "self.inner_steps = 0",
         [identities.check_resumed],
     ),
     "residuals lost": (
         "diloco", 'state.get("residuals", {}).items()', "()", [identities.check_resumed],
     ),
     "inner state left at home": (
-        "wrapper", 'self.inner.load_state_dict(state_dict["inner"])\n', "pass\n",
+        "wrapper", 'self._load_inner(state_dict["inner"])\n', "pass\n",
         [identities.check_resumed],
     ),
     # ---- peers

@@ -424,7 +424,7 @@ def test_a_checkpoint_is_loaded_without_options() -> None:
 def test_a_state_holds_copies_and_says_its_version() -> None:
     model, opt, plan = half_way()
     state = opt.state_dict()
-    assert state.keys() == {"version", "inner", "outer"}
+    assert state.keys() == {"version", "kind", "inner", "outer"}
     before = [state["outer"][key].numpy().tobytes() for key in ("params", "momentum")]
     for _ in steps_of(opt, model.weight, plan, 0, range(8, 9)):
         pass
@@ -440,6 +440,10 @@ def test_states_of_others_are_refused() -> None:
         ({}, "no state of state_dict"),
         (inner, "no state of state_dict"),
         ({**state, "version": 2}, "version 2"),
+        ({**state, "kind": "NoLoCo"}, "that of NoLoCo, but this is DiLoCo"),
+        ({**state, "inner": {}}, "inner optimizer does not take"),
+        ({**state, "inner": {**inner, "param_groups": []}}, "different number of parameter groups"),
+        ({**state, "outer": None}, "no inner and outer"),
         ({**state, "outer": {**state["outer"], "names": ["other"]}}, "other arrays"),
         ({**state, "outer": {**state["outer"], "nesterov": False}}, "nesterov"),
         ({**state, "outer": {"inner_steps": 1}}, "holds no 'names'"),
@@ -448,3 +452,8 @@ def test_states_of_others_are_refused() -> None:
         with pytest.raises(InvalidArgumentError, match=text):
             opt.load_state_dict(wrong)
         assert bits(model, opt) == before
+        assert opt.inner.param_groups is opt.param_groups
+        assert opt.inner.state is opt.state
+    del state["kind"]  # as states were at first
+    opt.load_state_dict(state)
+    assert bits(model, opt) == before

@@ -421,5 +421,9 @@ def test_checkpoints_of_other_modules_are_refused() -> None:
     other = model_of(REAL.EDiT, modules=[list(SIZES)])[1]
     with pytest.raises(InvalidArgumentError, match="detectors of 2 modules"):
         other.load_state_dict(state)
+    state = model_of(REAL.DiLoCo)[1].state_dict()
+    with pytest.raises(InvalidArgumentError, match="that of DiLoCo, but this is EDiT"):
+        other.load_state_dict(state)
+    del state["kind"]
     with pytest.raises(InvalidArgumentError, match="detectors of 0 modules"):
-        other.load_state_dict(model_of(REAL.DiLoCo)[1].state_dict())
+        other.load_state_dict(state)

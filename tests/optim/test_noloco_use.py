@@ -103,6 +103,21 @@ def test_wrong_options(wrong: dict[str, Any], text: str) -> None:
         pyccl.optim.NoLoCo([weight], torch.optim.SGD, sync_every=every, **wrong)
 
 
+def test_states_of_others_are_refused() -> None:
+    weight, opt = model_of(REAL, None)
+    run(opt, weight, 0, 2)
+    state, before = opt.state_dict(), bits(opt.outer)
+    faults: list[tuple[dict[str, Any], str]] = [
+        ({"version": 1, "inner": {}, "outer": {}}, "inner optimizer does not take"),
+        ({**state, "outer": {}}, "holds no 'names'"),
+        ({**state, "kind": "DiLoCo"}, "that of DiLoCo, but this is NoLoCo"),
+    ]
+    for wrong, text in faults:
+        with pytest.raises(pyccl.InvalidArgumentError, match=text):
+            opt.load_state_dict(wrong)
+        assert bits(opt.outer) == before
+
+
 def test_what_is_not_finite_afterwards_is_not_applied() -> None:
     weight, opt = model_of(REAL, None)
     weight.detach()[...] = 3e38
