@@ -173,6 +173,7 @@ class Meetings:
         place. Momentum and step stay. Where it does not come about, so does phi."""
         report = SyncReport(fresh=True, step=self._state.step, contributors=1, members=1)
         if self._comm is None:
+            report.applied, report.weight_sum = True, 1.0
             return report
         mean = self._state.params.copy()
         work = self._comm.all_reduce(mean, op="avg", tag=_BOUNDARY_TAG, async_op=True)

@@ -103,6 +103,17 @@ def test_wrong_options(wrong: dict[str, Any], text: str) -> None:
         pyccl.optim.NoLoCo([weight], torch.optim.SGD, sync_every=every, **wrong)
 
 
+def test_alone_it_is_its_own_average() -> None:
+    weight, opt = model_of(REAL, None)
+    run(opt, weight, 0, 2)
+    before = bits(opt.outer)
+    report = opt.average()
+    assert (report.applied, report.reason) == (True, "")
+    assert (report.contributors, report.members, report.weight_sum) == (1, 1, 1.0)
+    assert bits(opt.outer) == before
+    assert not hasattr(opt, "weight")  # in a mean of a group all count the same
+
+
 def test_states_of_others_are_refused() -> None:
     weight, opt = model_of(REAL, None)
     run(opt, weight, 0, 2)
