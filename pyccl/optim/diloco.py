@@ -97,6 +97,7 @@ class DiLoCo(OuterOptimizer):
     ) -> None:
         super().__init__(params, inner, comm, sync_every)
         self._arrange(self._parameters)
+        self.weight = 1.0
         self._alike = [*self._alike, *alike(quantization, min_peers, diagnostics)]
         arrays = self._parameters.arrays()
         rates = outer_lr_of(outer_lr), outer_momentum_of(outer_momentum)

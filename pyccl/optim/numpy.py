@@ -17,6 +17,7 @@ from pyccl.optim.meetings import Meetings
 from pyccl.optim.outer import OuterState, outer_lr_of, outer_momentum_of
 from pyccl.optim.report import SyncReport
 from pyccl.optim.rounds import Rounds, alike
+from pyccl.optim.schedule import check_steps
 from pyccl.quantization import Codec, Quantization
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
@@ -29,8 +30,8 @@ class Windows(ABC):
     last_sync: SyncReport
 
     def __init__(self, sync_every: int | None) -> None:
-        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
-            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
+        if sync_every is not None:
+            check_steps(sync_every, "sync_every")
         self._sync_every = sync_every
         self._inner_steps = 0
 

@@ -141,6 +141,11 @@ class Parameters:
 def _named(given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(given, torch.Tensor):
         raise InvalidTypeError("params is a single tensor, but must be a sequence of them")
+    if isinstance(given, (dict, torch.nn.Module)) or not isinstance(given, Iterable):
+        raise InvalidTypeError(
+            f"params is of type {type(given).__name__}; give model.parameters(), "
+            "model.named_parameters() or param groups"
+        )
     place = 0
     for one in given:
         inside = one["params"] if isinstance(one, dict) else [one]

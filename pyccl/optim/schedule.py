@@ -28,6 +28,12 @@ class Event(NamedTuple):
     fragment: int
 
 
+def check_steps(value: object, name: str, low: int = 1) -> None:
+    """Raises InvalidArgumentError unless it counts something."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InvalidArgumentError(f"{name} is {value!r}, but must be {low} or more")
+
+
 class StreamingSchedule:
     """P fragments, H inner steps, and how many of them a sync may take.
 
@@ -41,11 +47,9 @@ class StreamingSchedule:
     __slots__ = ("_fragments", "_overlap", "_sync_every")
 
     def __init__(self, fragments: int, sync_every: int, overlap: int = 0) -> None:
-        for value, name, low in (
-            (fragments, "fragments", 1), (sync_every, "sync_every", 1), (overlap, "overlap", 0),
-        ):  # fmt: skip
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise InvalidArgumentError(f"{name} is {value!r}, but must be {low} or more")
+        check_steps(fragments, "fragments")
+        check_steps(sync_every, "sync_every")
+        check_steps(overlap, "overlap", 0)
         if sync_every < fragments:
             raise InvalidArgumentError(
                 f"sync_every is {sync_every}, but must not be below the {fragments} fragments: "

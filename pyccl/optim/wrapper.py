@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,6 +17,7 @@ from pyccl.optim.gossip import NoLoCoState
 from pyccl.optim.outer import OuterState
 from pyccl.optim.parameters import Parameters
 from pyccl.optim.report import SyncReport
+from pyccl.optim.schedule import check_steps
 from pyccl.options import integer
 
 _STEPS_MAX = (1 << 63) - 1
@@ -45,7 +46,12 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
                     f"inner is of type {type(inner).__name__}, but must be an optimizer, or make "
                     "one of a list of parameters"
                 )
-            inner = inner(self._parameters.tensors)
+            made = inner(self._parameters.tensors)
+            if not isinstance(made, torch.optim.Optimizer):
+                raise InvalidTypeError(
+                    f"inner has made something of type {type(made).__name__}, not an optimizer"
+                )
+            inner = made
         if isinstance(inner, OuterOptimizer):
             raise InvalidTypeError("inner is an outer optimizer itself")
         if getattr(inner.step, "_wrapped_by_lr_sched", False):
@@ -55,8 +61,8 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
                 stacklevel=3,
             )
         self._parameters.check(one for group in inner.param_groups for one in group["params"])
-        if sync_every is not None and (not isinstance(sync_every, int) or sync_every < 1):
-            raise InvalidArgumentError(f"sync_every is {sync_every!r}, but must be 1 or more")
+        if sync_every is not None:
+            check_steps(sync_every, "sync_every")
         # For its hooks; what it has of parameters is the inner one's from here on.
         super().__init__(self._parameters.tensors, {})
         self.inner = inner
@@ -65,7 +71,6 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
         )  # fmt: skip
         self.comm = comm
         self.sync_every = sync_every
-        self.weight = 1.0
         self.inner_steps = 0
         """Since the last outer step."""
         self._held = 0
@@ -142,6 +147,21 @@ class OuterOptimizer(torch.optim.Optimizer, ABC):  # type: ignore[misc]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.inner.zero_grad(set_to_none)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InvalidTypeError(
+            "an outer optimizer can't be copied or pickled, for it takes part in operations of all "
+            "peers; keep its state_dict(), and load that into a new one"
+        )
+
+    def _no_hooks(self, *_: Any, **__: Any) -> NoReturn:
+        raise InvalidArgumentError(
+            "state_dict() and load_state_dict() run no hooks here; register it on `inner`, whose "
+            "state is a part of this one's"
+        )
+
+    register_state_dict_pre_hook = register_state_dict_post_hook = _no_hooks
+    register_load_state_dict_pre_hook = register_load_state_dict_post_hook = _no_hooks
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         # The base class calls it for those of the start.

@@ -5,7 +5,9 @@ Alone, without a communicator: what peers do is in test_diloco.py and test_diloc
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -300,6 +302,22 @@ def test_parameters_are_given_in_many_ways() -> None:
     assert opt.param_groups[0]["params"] == [model.weight, model.bias]
 
 
+def test_what_would_be_half_of_it_is_refused() -> None:
+    opt = sgd(REAL, line())
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(InvalidTypeError, match=r"keep its state_dict\(\)"):
+            copied(opt)
+    for of in ("state_dict", "load_state_dict"):
+        for when in ("pre", "post"):
+            with pytest.raises(InvalidArgumentError, match="register it on `inner`"):
+                getattr(opt, f"register_{of}_{when}_hook")(print)
+    seen: list[str] = []
+    opt.inner.register_state_dict_pre_hook(lambda _: seen.append("saved"))
+    opt.inner.register_load_state_dict_post_hook(lambda _: seen.append("loaded"))
+    opt.load_state_dict(opt.state_dict())
+    assert seen == ["saved", "loaded"]
+
+
 def test_no_group_can_be_added() -> None:
     opt = sgd(REAL, line())
     with pytest.raises(InvalidArgumentError, match="can't be added"):
@@ -322,9 +340,14 @@ def test_what_is_wrong_shows_at_the_start() -> None:
         ([frozen], {}, InvalidArgumentError, "no parameters"),
         (["weight"], {}, InvalidTypeError, "'0' is of type str"),
         ([("a", weight), ("a", whole)], {}, InvalidArgumentError, "these parameters: a"),
+        ({"weight": weight}, {}, InvalidTypeError, r"of type dict; give model\.parameters\(\)"),
+        (nn.Sequential(line()), {}, InvalidTypeError, "params is of type Sequential"),
+        (3, {}, InvalidTypeError, "params is of type int"),
         ([weight], {"inner": 3}, InvalidTypeError, "inner is of type int"),
+        ([weight], {"inner": lambda _: None}, InvalidTypeError, "made something of type NoneType"),
         ([weight], {"inner": made([weight])}, InvalidTypeError, "outer optimizer itself"),
         ([weight], {"sync_every": 0}, InvalidArgumentError, "sync_every is 0"),
+        ([weight], {"sync_every": True}, InvalidArgumentError, "sync_every is True"),
         ([weight], {"sync_every": 1.5}, InvalidArgumentError, "sync_every is 1.5"),
         ([weight], {"comm": "host:1"}, InvalidArgumentError, "comm is of type str"),
         ([weight], {"error_feedback": True}, InvalidArgumentError, "error_feedback"),

@@ -362,6 +362,7 @@ def test_what_is_wrong_shows_at_the_start() -> None:
         ({"w": np.ones(2, int)}, {}, "'w' is of int64"),
         (arrays, {"sync_every": 0}, "sync_every is 0"),
         (arrays, {"sync_every": 2.0}, "sync_every is 2.0"),
+        (arrays, {"sync_every": True}, "sync_every is True"),
         (arrays, {"comm": "host:1"}, "comm is of type str"),
         (arrays, {"outer_lr": np.nan}, "outer_lr is nan"),
         (arrays, {"outer_momentum": 1.0}, "outer_momentum is 1.0"),
