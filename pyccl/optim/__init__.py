@@ -7,6 +7,7 @@ loaded when they are asked for.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pyccl.optim import numpy
@@ -55,4 +56,17 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _OF_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_OF_TORCH[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_OF_TORCH[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs torch: pip install 'pyccl-ft[torch]'", name="torch"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    there = set(globals()) | set(_OF_TORCH)
+    # Who goes through all that there is should not meet an error.
+    return sorted(there if find_spec("torch") else there - set(_OF_TORCH))

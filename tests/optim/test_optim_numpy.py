@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import ml_dtypes
@@ -407,3 +408,15 @@ def test_phi_is_fp32_and_its_views_stay() -> None:
 def test_it_is_there_for_those_who_import_pyccl_and_needs_no_torch() -> None:
     program = "import sys, pyccl; pyccl.optim.numpy.DiLoCo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_SECONDS)
+
+
+def test_without_torch_one_is_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "pyccl.optim.diloco", raising=False)
+    with pytest.raises(ImportError, match=r"\.DiLoCo needs torch: pip install 'pyccl-ft\[torch"):
+        from pyccl.optim import DiLoCo  # noqa: F401
+    assert not {"EDiT", "DiLoCo"} & set(dir(pyccl.optim))
+    assert {"NoLoCoState", "StreamingSchedule", "numpy"} <= set(dir(pyccl.optim))
+    monkeypatch.undo()
+    if find_spec("torch"):
+        assert {"EDiT", "DiLoCo"} <= set(dir(pyccl.optim))
