@@ -81,11 +81,10 @@ def train(comm, index, method, options):
         with optimizer.outer_params():
             return text.held_out_loss(model)
 
-    window = window_of(method, options)
-    reporter = Reporter(index, optimizer, window, options.sync_every, held_out_loss)
+    reporter = Reporter(index, optimizer, options.sync_every, held_out_loss)
     batches = text.batches(options.batch, seed=index)  # each peer draws its own
-    # Outer steps are counted by all alike, newcomers included.
-    while optimizer.last_sync.step * window < options.steps:
+    # They are counted by all alike, newcomers included.
+    while optimizer.steps < options.steps:
         x, y = next(batches)
         loss = model(x, y)
         optimizer.zero_grad()
@@ -95,11 +94,6 @@ def train(comm, index, method, options):
     if method == "noloco":
         optimizer.average()  # until here each peer has a model of its own
     return reporter.end()
-
-
-def window_of(method, options):
-    """Inner steps between two outer ones."""
-    return {"dp": 1, "streaming": options.sync_every // FRAGMENTS}.get(method, options.sync_every)
 
 
 def device_of(index, options):
@@ -154,10 +148,8 @@ def fault_of(options):
         return f"--steps must be a multiple of --sync-every, {options.sync_every}"
     if options.churn and options.steps < 8 * options.sync_every:
         return "who comes needs some time: --steps must be 8 times --sync-every, or say --no-churn"
-    if "streaming" in options.method and (
-        options.sync_every % FRAGMENTS or options.sync_every < 2 * FRAGMENTS
-    ):
-        return f"streaming has {FRAGMENTS} fragments: --sync-every must be 8, 12, 16 ..."
+    if "streaming" in options.method and options.sync_every < 2 * FRAGMENTS:
+        return f"streaming has {FRAGMENTS} fragments: --sync-every must be {2 * FRAGMENTS} or more"
     try:
         torch.empty(0, device=options.device)
     except (AssertionError, RuntimeError) as error:

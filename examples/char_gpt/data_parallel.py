@@ -29,6 +29,10 @@ class DataParallel:
         comm.sync(self._state)
         self.last_sync = SyncReport(step=self._state.revision)
 
+    @property
+    def steps(self) -> int:
+        return int(self._state.revision)
+
     def step(self) -> None:
         began = time.monotonic()
         gradients = [one.grad.cpu() for one in self._parameters]

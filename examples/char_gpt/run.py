@@ -45,7 +45,6 @@ class Row(NamedTuple):
 class Reporter:
     """On a peer's side: tells who has started it how it goes.
 
-    window: inner steps between two outer ones.
     every: inner steps between two looks at the text that is held out. One of the peers looks, and
         all look at the end.
     held_out_loss: of the outer parameters.
@@ -55,22 +54,20 @@ class Reporter:
         self,
         index: int,
         optimizer: Any,
-        window: int,
         every: int,
         held_out_loss: Callable[[], float],
     ) -> None:
-        self._index, self._window, self._every = index, window, every
+        self._index, self._every = index, every
         self._optimizer, self._held_out_loss = optimizer, held_out_loss
         self._sync = optimizer.last_sync
-        self._since = self._bytes = 0
+        self._bytes = 0
         self._loss = math.nan
 
     def tell(self, loss: float) -> None:
         """Behind each inner step."""
         self._loss = loss
-        self._since += 1
         step = self._step()
-        looks = self._index == _WITNESS and self._since == 0 and step % self._every == 0
+        looks = self._index == _WITNESS and step % self._every == 0
         self._report(step, self._held_out_loss() if looks else None)
 
     def end(self) -> float:
@@ -83,9 +80,8 @@ class Reporter:
         sync = self._optimizer.last_sync
         if sync.fresh and sync is not self._sync:
             self._sync = sync
-            self._since = 0
             self._bytes += sync.bytes_sent
-        return int(self._sync.step) * self._window + self._since
+        return int(self._optimizer.steps)
 
     def _report(self, step: int, held_out: float | None) -> None:
         sync = self._sync
