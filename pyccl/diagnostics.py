@@ -8,6 +8,10 @@ pseudo-gradient, before they are averaged; all get
 - norm dispersion: standard deviation of the norms, also to their mean,
 - direction consistency: the mean cosine over all pairs of peers: 1 if all point the same way, 0 if
   they have nothing to do with each other.
+
+What is not finite is told of in the losses and norms of each peer, and left out of the rest, so one
+peer that has run into garbage does not hide how the others are. There are no thresholds here: how
+much is too much depends on model and data, and is the caller's to say.
 """
 
 from __future__ import annotations
@@ -44,14 +48,15 @@ class Consistency:
     norms: tuple[float, ...]
     """By rank."""
     loss_std: float
-    """Over those that gave one, as norm_std over all: the square root of the mean square distance
-    from the mean."""
+    """Over those that gave a finite one: the square root of the mean square distance from the mean;
+    NaN if nobody did."""
     loss_range: float
     norm_std: float
+    """Over those that are finite, as loss_std."""
     norm_cv: float
-    """norm_std to the mean norm; NaN where that is 0."""
+    """norm_std to their mean; NaN where that is 0."""
     cosine: float
-    """The mean over all pairs; NaN for a single peer, and where a vector is 0 or not finite."""
+    """The mean over all pairs of vectors that are finite and not 0; NaN for less than two."""
 
 
 class Sketch:
@@ -125,26 +130,30 @@ def consistency(told: npt.NDArray[np.float64]) -> Consistency:
     """From what all peers have told: a row for each of loss, norm and the elements of its vector,
     or of a sketch of that."""
     losses, norms, vectors = told[:, 0], told[:, 1], told[:, _SCALARS:]
-    given = losses[~np.isnan(losses)]
-    mean = float(norms.mean())
+    given, known = losses[np.isfinite(losses)], norms[np.isfinite(norms)]
+    norm_std = float(known.std()) if known.size else math.nan
+    mean = float(known.mean()) if known.size else math.nan
     return Consistency(
         peers=len(told),
         losses=tuple(losses.tolist()),
         norms=tuple(norms.tolist()),
         loss_std=float(given.std()) if given.size else math.nan,
         loss_range=float(given.max() - given.min()) if given.size else math.nan,
-        norm_std=float(norms.std()),
-        norm_cv=float(norms.std()) / mean if mean > 0 else math.nan,
+        norm_std=norm_std,
+        norm_cv=norm_std / mean if mean > 0 else math.nan,
         cosine=mean_cosine(vectors),
     )
 
 
 def mean_cosine(vectors: npt.NDArray[np.float64]) -> float:
     """Over all pairs of rows, by way of the sum U of the N unit vectors:
-    (|U|**2 - N) / (N (N - 1)). NaN for less than two rows, and where one is 0 or not finite."""
-    count = len(vectors)
-    lengths = np.sqrt(np.square(vectors).sum(1))
-    if count < 2 or not np.isfinite(lengths).all() or not (lengths > 0).all():
+    (|U|**2 - N) / (N (N - 1)). Rows that are 0 or not finite have no direction and are left out;
+    NaN for less than two others."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.square(vectors).sum(1))
+    there = np.isfinite(lengths) & (lengths > 0)
+    count = int(there.sum())
+    if count < 2:
         return math.nan
-    whole = (vectors / lengths[:, None]).sum(0)
+    whole = (vectors[there] / lengths[there, None]).sum(0)
     return float((np.square(whole).sum() - count) / (count * (count - 1)))

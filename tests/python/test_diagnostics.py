@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyccl.diagnostics import Diagnostics, Sketch, mean_cosine
+from pyccl.diagnostics import Diagnostics, Sketch, consistency, mean_cosine
 from pyccl.errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -73,6 +73,28 @@ def test_peers(run_peers: Any) -> None:
         assert abs(apart.cosine) < 0.08
         assert math.isnan(some.losses[0])
         assert some.loss_std == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf])
+def test_a_peer_of_garbage_does_not_hide_the_others(spoiled: float) -> None:
+    rows = np.array([[1, 5, 3, 4], [2, 10, 4, -3], [spoiled, abs(spoiled), spoiled, 1.0]])
+    found = consistency(rows)
+    assert found.peers == 3
+    np.testing.assert_array_equal(found.losses, rows[:, 0])
+    np.testing.assert_array_equal(found.norms, rows[:, 1])
+    assert (found.loss_std, found.loss_range) == (0.5, 1)
+    assert (found.norm_std, found.norm_cv) == (2.5, pytest.approx(1 / 3))
+    assert found.cosine == pytest.approx(0)
+    alone = consistency(rows[2:])
+    assert alone.peers == 1
+    for one in (alone.loss_std, alone.loss_range, alone.norm_std, alone.norm_cv, alone.cosine):
+        assert math.isnan(one)
+
+
+def test_a_vector_without_a_direction_is_in_no_pair() -> None:
+    one = np.array([3.0, 4.0])
+    assert mean_cosine(np.array([one, 0 * one, -one])) == pytest.approx(-1)
 
 
 def test_alone_and_wrong() -> None:
