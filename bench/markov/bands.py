@@ -10,12 +10,12 @@ import numpy as np
 from markov.chain import SYMBOLS
 
 _STEPS_LATE, _QUANTIZED = 0.008, 0.003
+_WINDOW_LATE = 1.3
 
 
 class Band(NamedTuple):
-    """row: its name, with "/replicas" behind it for the mean of the replicas' own losses. sense:
-    "<=", ">=", or "~" for a distance of at most `margin`. beside: the row that it is held against;
-    None: zero."""
+    """row: its name. sense: "<=", ">=", or "~" for a distance of at most `margin`. beside: the row
+    that it is held against; None: zero."""
 
     row: str
     sense: str
@@ -59,8 +59,10 @@ BANDS = [
     ),
     Band("noloco", "<=", "heavy-ball-8", 0.005),
     Band("noloco", "<=", "alone", -0.01),
-    Band("delayed-0.7-0", "<=", None, 1.3),
-    Band("delayed-0.4-0.5", "<=", None, 1.3),
+    *(
+        Band(row, "<=", None, _WINDOW_LATE)
+        for row in ("delayed-0.7-0", "delayed-0.4-0.5", "delayed-0.2-0.9", "co2")
+    ),
     # What a wrong outer optimizer costs, by half of what was measured: the bands above are worth
     # something only where these hold.
     Band("heavy-ball", ">=", "diloco-20", 0.025),

@@ -98,8 +98,13 @@ METHODS = [
     _streaming(5, 0.5),
     _delayed(0.7, 0.0),
     _delayed(0.4, 0.5),
+    _delayed(0.2, 0.9),
     _delayed(0.7, 0.9, allow_unstable=True),
-    _method("CO2", "co2", "CO2, 1/0.2", outer_lr=1.0, outer_momentum=0.2, allow_unstable=True),
+    _method("CO2", "co2", "CO2, its defaults: 0.5/0.2"),
+    _method(
+        "CO2", "co2-1-0.2", "CO2, 1/0.2", outer_lr=1.0, outer_momentum=0.2, allow_unstable=True
+    ),
+    _method("EDiT", "edit", "EDiT, its defaults: 0.7/0.8"),
     _method(
         "NoLoCo", "noloco", "NoLoCo, 8 peers, 0.5/0.7/0.7", peers=8, alpha=0.5, beta=0.7, gamma=0.7
     ),

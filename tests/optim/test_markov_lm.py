@@ -82,7 +82,8 @@ def means(**changed: float) -> dict[str, float]:
         "fedavg": 1.27, "int8": 1.2509, "fp4-1024": 1.252, "fp4-64": 1.25,
         "fp4-1024-feedback": 1.251, "streaming-0-0": 1.25, "streaming-1-0": 1.25,
         "streaming-1-0.5": 1.255, "streaming-5-0.5": 1.258, "delayed-0.7-0": 1.28,
-        "delayed-0.4-0.5": 1.28, "delayed-0.7-0.9": 4.8, "noloco": 1.258, "heavy-ball-8": 1.256,
+        "delayed-0.4-0.5": 1.28, "delayed-0.2-0.9": 1.29, "co2": 1.29, "delayed-0.7-0.9": 4.8,
+        "noloco": 1.258, "heavy-ball-8": 1.256,
     }  # fmt: skip
     return {**found, **{name.replace("_", "-"): one for name, one in changed.items()}}
 
@@ -104,6 +105,7 @@ def test_bands_hold_where_all_is_well() -> None:
         ({"heavy_ball": 1.274}, ["heavy-ball >= diloco-20 +0.025"]),
         ({"heavy_ball_8": 1.252}, ["noloco <= heavy-ball-8 +0.005"]),
         ({"delayed-0.7-0": 1.31}, ["delayed-0.7-0 <= 1.3"]),
+        ({"co2": 1.31}, ["co2 <= 1.3"]),
         ({"delayed-0.7-0.9": 2.4}, ["delayed-0.7-0.9 >= 2.485"]),
         ({"streaming-5-0.5": math.nan}, ["streaming-5-0.5 <= diloco-20 +0.008"]),
     ],
