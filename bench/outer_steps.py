@@ -85,7 +85,7 @@ def links(
 @main.command()
 @click.option(
     "--names", default=",".join(of_overhead.NAMES), show_default=True,
-    callback=list_of(str), help="Of optimizers, between commas.",
+    callback=list_of(of_overhead.name_of), help="Of optimizers, between commas.",
 )  # fmt: skip
 @click.option("--layers", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--width", type=click.IntRange(1), default=1000, show_default=True)

@@ -21,10 +21,16 @@ import pyccl
 import pyccl.optim
 from pyccl.testing import LocalCluster
 
-NAMES = ("DiLoCo", "StreamingDiLoCo", "DelayedDiLoCo")
+NAMES = ("DiLoCo", "StreamingDiLoCo", "DelayedDiLoCo", "NoLoCo", "EDiT", "CO2")
 _SYNC_EVERY = 500
 _LIMIT_SECONDS = 500.0
 _IDLE_STEPS = 200
+
+
+def name_of(text: str) -> str:
+    if text not in NAMES:
+        raise ValueError(f"there is no optimizer {text!r}; there are {', '.join(NAMES)}")
+    return text
 
 
 class Job(NamedTuple):

@@ -118,17 +118,24 @@ def test_a_wrapper_costs_next_to_nothing(name: str) -> None:
     assert found.idle < 300e-6
 
 
-def test_pairs_beside_all_reduces(tmp_path: Path) -> None:
+def test_what_it_does_not_measure_is_refused() -> None:
+    done = CliRunner().invoke(outer_steps.main, ["overhead", "--names", "DiLoCo,SGD"])
+    assert done.exit_code == 2
+    assert "there is no optimizer 'SGD'" in done.output
+
+
+@pytest.mark.parametrize("peers", ["8", pytest.param("32", marks=pytest.mark.slow)])
+def test_pairs_beside_all_reduces(tmp_path: Path, peers: str) -> None:
     if pairs.simulator() is None:
         pytest.skip("pyccl_sim is not built: configure with -DPYCCL_TESTS=ON")
     file = tmp_path / "pairs.json"
-    options = ["--peers", "2,8", "--json", str(file)]
+    options = ["--peers", f"2,{peers}", "--json", str(file)]
     done = CliRunner().invoke(outer_steps.main, ["pairs", *options])
     assert done.exit_code == 0, (done.output, done.exception)
     ways = json.loads(file.read_text())["ways"]
-    few, many = (ways["pairs exchange"][one]["ms"] for one in ("2", "8"))
+    few, many = (ways["pairs exchange"][one]["ms"] for one in ("2", peers))
     assert many == pytest.approx(few, rel=0.05)
-    assert ways["all-reduce, ring"]["8"]["ms"] > 3 * many
+    assert ways["all-reduce, ring"][peers]["ms"] > 0.75 * int(peers) * many
 
 
 @pytest.mark.slow
@@ -146,7 +153,7 @@ def test_what_is_asked_of_streaming() -> None:
     assert each.sent_per_step > 100 * stream.sent_per_step
     assert burst.busiest > 7 * stream.busiest
     assert measure("DDP, Gloo", plan.link).utilisation < 0.2
-    assert measure("Streaming, fp4_e3m0", plan.link).utilisation > 0.9
+    assert measure("Streaming, fp4_e3m0", plan.link).utilisation > 0.95
 
 
 @pytest.mark.slow
