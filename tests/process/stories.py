@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import Any
@@ -15,29 +16,24 @@ class Story:
     def __init__(self, cluster: LocalCluster) -> None:
         self.last = 0
         """The latest step that somebody has told of."""
-        self.ending = False
         self._cluster = cluster
 
     def note(self, index: int, found: Any) -> None:
         """A peer has reported this."""
         self.last = max(self.last, found.number)
 
-    def take(self) -> int:
-        """How many reports there were: at most one of each peer, or those who go on would keep
-        this busy for ever."""
-        count = 0
+    def take(self) -> None:
+        """At most one report of each peer, or those who go on would keep this busy for ever."""
         for peer in self._cluster.peers:
             try:
                 found = peer.next_report(0.001)
             except TimeoutError:
                 continue
             except PeerProcessError:
-                if not peer.killed and not self.ending:
+                if not peer.killed:
                     raise
                 continue
-            count += 1
             self.note(peer.index, found)
-        return count
 
     def until_step(self, number: int, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
@@ -62,8 +58,9 @@ class Story:
                 self._cluster.kill(victim)
                 present.remove(victim)
             self.until_step(self.last + 2)
-        self.ending = True
         self._cluster.peers[min(present)].send("end")
         assert set(self._cluster.results().values()) == {"ended"}
-        while self.take():
-            pass
+        for peer in self._cluster.peers:
+            with contextlib.suppress(PeerProcessError):
+                while True:
+                    self.note(peer.index, peer.next_report(0.001))
