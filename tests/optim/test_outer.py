@@ -234,6 +234,12 @@ def check_hash(family: Family) -> None:
     assert other.hash() == state.hash()
     ball = family.OuterState(["a", "b", "c"], arrays, nesterov=False)
     assert ball.hash() != family.OuterState(["a", "b", "c"], arrays).hash()
+    twice = [np.ones(2, np.float32)] * 2
+    unlike: list[tuple[list[str], list[str]]] = [
+        (["a", "b"], []), (["b", "a"], []), (["a", "b"], ["x=1"]), (["a", "b"], ["x=2"]),
+    ]  # fmt: skip
+    hashes = {family.OuterState(names, twice, alike=alike).hash() for names, alike in unlike}
+    assert len(hashes) == len(unlike)
 
 
 CHECKS: list[Check] = [
@@ -303,6 +309,8 @@ MUTANTS: dict[str, tuple[str, str, list[Check]]] = {
     "rates not shared": ('"lr, mu": self._rates,', '"lr, mu": self._rates.copy(),', [check_hash]),
     "step not shared": ('"step": self._count,', '"step": self._count.copy(),', [check_hash]),
     "kinds not told apart": ('f"nesterov={self._nesterov}": np', '"nesterov": np', [check_hash]),
+    "order not told apart": ('f"order={_order_of(layout.names)}"', '"order"', [check_hash]),
+    "alike forgotten": ("**{text: np.zeros((), np.uint8) for text in alike},", "", [check_hash]),
     "NaN taken": (
         'self._layout.check_finite(mean, "mean", begin)\n', "pass\n", [check_refused_mean],
     ),
