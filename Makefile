@@ -78,7 +78,7 @@ bench-torch: .venv/.with-bench ## through torch.distributed, beside Gloo; a quar
 	python bench/torch_collectives.py
 	python bench/torch_ddp.py
 
-bench-optim: .venv/.with-bench ## optimizers on a language model of known entropy; ten minutes
+bench-optim: .venv/.with-bench ## optimizers on a language model of known entropy; five minutes
 	python bench/markov_lm.py $(ARGS)
 
 bench-links: .venv/.with-bench build/.built ## outer optimizers over shaped links (root); a quarter of an hour
