@@ -193,17 +193,18 @@ void PartMemory::before_result(ByteRange range) {
 
 // Copies what the arrays hold in place to the work buffer.
 void PartMemory::keep(ByteRange range) {
-  // Backups of large operations are read only if something fails, so they should not cost cache.
-  const bool large = results_.bytes() > cached_bytes_max;
   results_.for_each(range, [&](const Run& run, std::uint64_t offset, std::size_t size) {
     if (run.work == Run::no_work) return;
-    std::byte* work = work_.data() + run.work + offset;
-    if (large) {
-      kernels::copy_streaming(work, run.memory + offset, size);
-    } else {
-      std::memcpy(work, run.memory + offset, size);
-    }
+    copy_for_later(work_.data() + run.work + offset, run.memory + offset, size);
   });
+}
+
+void PartMemory::copy_for_later(std::byte* to, const std::byte* from, std::size_t size) const {
+  if (results_.bytes() > cached_bytes_max) {
+    kernels::copy_streaming(to, from, size);
+  } else {
+    std::memcpy(to, from, size);
+  }
 }
 
 // Attempts divide the arrays differently. A range that is partly stale would have its input in

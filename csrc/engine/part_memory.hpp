@@ -111,6 +111,10 @@ class PartMemory {
   // To be called before a final value is written to `range` of the result for the first time.
   void before_result(ByteRange range);
 
+  // As memcpy, of what nobody looks at before the operation ends: of a large one it should not cost
+  // any cache.
+  void copy_for_later(std::byte* to, const std::byte* from, std::size_t size) const;
+
   // Calls visit(memory, offset within the range, bytes, offset within the run) for each run that a
   // range meets.
   template <class Visit>

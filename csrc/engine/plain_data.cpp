@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "engine/zip.hpp"
 
@@ -111,8 +110,8 @@ void PlainData::copy(Range from, std::uint64_t begin) {
   transport::MutablePieces targets;
   memory_->input_pieces(bytes_of(from), inputs);
   memory_->result_pieces(bytes_of({begin, begin + from.size()}), targets);
-  zip(inputs.view(), targets.view(), [](const std::byte* own, std::byte* to, std::size_t size) {
-    if (to != own) std::memcpy(to, own, size);
+  zip(inputs.view(), targets.view(), [this](const std::byte* own, std::byte* to, std::size_t size) {
+    if (to != own) memory_->copy_for_later(to, own, size);
   });
 }
 
