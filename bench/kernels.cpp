@@ -136,19 +136,22 @@ void run_folds(std::size_t size, const std::string& wanted, Buffers& buffers) {
   }
 }
 
-// Numbers of both signs and several magnitudes, as gradients have them.
-void fill_gradients(std::byte* operand, std::size_t count) {
+// Numbers of both signs and several magnitudes, as gradients have them; bf16 is the upper half of
+// them.
+void fill_gradients(std::byte* operand, std::byte* brains, std::size_t count) {
   Prng prng(2);
   for (std::size_t i = 0; i < count; ++i) {
     const float unit = static_cast<float>(prng.below(1 << 20)) * 0x1p-19f - 1.0f;
     const float value = unit * unit * unit;
     std::memcpy(operand + i * sizeof(float), &value, sizeof(float));
+    std::memcpy(brains + i * 2, reinterpret_cast<const std::byte*>(&value) + 2, 2);
   }
 }
 
 struct CodecRow {
   const char* label;
   void (*run)(const EncodeArguments&, float* sum, const Target&);
+  bool brain = false;  // encodes bf16
 };
 
 void run_encode(const EncodeArguments& arguments, const Target& target, Rounding rounding,
@@ -176,7 +179,8 @@ constexpr CodecRow codec_rows[] = {
     {"encode bf16",
      [](const EncodeArguments& arguments, float*, const Target& target) {
        run_encode(arguments, target, Rounding::nearest, nullptr, DataType::bf16);
-     }},
+     },
+     true},
     {"decode",
      [](const EncodeArguments& arguments, float* sum, const Target& target) {
        decode({arguments.destination, arguments.format, arguments.count,
@@ -196,7 +200,9 @@ void run_codecs(std::size_t size, const std::string& wanted, Buffers& buffers) {
   arguments.count = size / sizeof(float);
   arguments.destination = buffers.operand[1];
   auto* sum = reinterpret_cast<float*>(buffers.operand[source_count_max]);
-  fill_gradients(buffers.operand[0], arguments.count);
+  EncodeArguments brain = arguments;
+  brain.source = buffers.operand[2];
+  fill_gradients(buffers.operand[0], buffers.operand[2], arguments.count);
   std::fill_n(sum, arguments.count, 0.0f);
   for (int codec = PYCCL_CODEC_NONE + 1; codec < PYCCL_CODEC_COUNT; ++codec) {
     arguments.format.codec = static_cast<Codec>(codec);
@@ -204,7 +210,9 @@ void run_codecs(std::size_t size, const std::string& wanted, Buffers& buffers) {
     for (const CodecRow& row : codec_rows) {
       const std::string label = std::string(name_of(arguments.format.codec)) + " " + row.label;
       print_row(label, wanted, [&](const Target& target) {
-        return gigabytes_per_second(size, [&] { row.run(arguments, sum, target); });
+        brain.format = arguments.format;
+        const EncodeArguments& given = row.brain ? brain : arguments;
+        return gigabytes_per_second(size, [&] { row.run(given, sum, target); });
       });
     }
   }

@@ -1,6 +1,7 @@
 // Blocks of codes to numbers, and to sums of numbers.
 #pragma once
 
+#include "kernels/prefetch.hpp"
 #include "kernels/quantize_blocks.hpp"
 #include "kernels/quantize_value.hpp"
 
@@ -38,9 +39,11 @@ float decode_blocks(const DecodeArguments& call) {
     const bool direct = type == PYCCL_F32 && left >= layout.block;
     float* to = direct ? reinterpret_cast<float*>(destination) : numbers.number;
     const auto scale = read_scales<Codec>(wire, layout.brain);
-    decode_block<Codec>(
-        wire + layout.header_bytes, layout.block, scale,
-        [&](std::size_t place, const Chunk<Floats>& chunk) { store_numbers(to + place, chunk); });
+    decode_block<Codec>(wire + layout.header_bytes, layout.block, scale,
+                        [&](std::size_t place, const Chunk<Floats>& chunk) {
+                          prefetch_to_write(to + place, sizeof(chunk));
+                          store_numbers(to + place, chunk);
+                        });
     largest = larger_step<Codec>(largest, scale);
     if (!direct) narrow_of[type](to, left < layout.block ? left : layout.block, destination);
   }

@@ -1,6 +1,7 @@
 // Blocks of numbers to codes.
 #pragma once
 
+#include "kernels/prefetch.hpp"
 #include "kernels/quantize_blocks.hpp"
 #include "kernels/quantize_quotient.hpp"
 #include "kernels/quantize_value.hpp"
@@ -67,6 +68,8 @@ PYCCL_INLINE Search<Codec::minmax> encode_numbers(const float* numbers, std::siz
   const Decoder<Codec> decoder(scale);
   Search<Codec::minmax> search;
   for (std::size_t at = 0; at < block; at += chunk_elements) {
+    prefetch_to_read(ahead + at, sizeof(Chunk<Floats>));
+    if constexpr (with_rounded) prefetch_to_write(rounded + at, sizeof(Chunk<Floats>));
     search.add(load_numbers(ahead + at));
     const Chunk<Floats> chunk = load_numbers(numbers + at);
     Chunk<Words> code;
