@@ -26,6 +26,7 @@ CodedData::CodedData(const Quantization& quantization, double weight, PartMemory
       memory_(memory),
       pool_(pool),
       sizes_(sizes_of(quantization, memory.dtype())),
+      extent_(extent),
       inputs_(pool.take(extent.inputs * sizes_.coded)),
       results_(pool.take(extent.results * sizes_.coded)),
       scratch_(pool.take(2 * extent.segment * quantization.format.block * sizeof(float))),
@@ -116,7 +117,18 @@ void CodedData::arriving(Range range, bool, transport::MutablePieces& target) {
   target.push({result_blocks(range), range.size() * sizes_.coded});
 }
 
-void CodedData::arrived(Range range) { decode_into_result(result_blocks(range), range); }
+void CodedData::arrived(Range range) {
+  if (!extent_.held) decode_into_result(result_blocks(range), range);
+}
+
+bool CodedData::publish(std::uint64_t bytes) {
+  if (!extent_.held) return false;
+  const std::uint64_t count = std::max<std::uint64_t>(bytes / sizes_.memory, 1);
+  const Range next{published_, std::min(published_ + count, extent_.results)};
+  decode_into_result(result_blocks(next), next);
+  published_ = next.end;
+  return published_ < extent_.results;
+}
 
 void CodedData::decode_into_result(const std::byte* blocks, Range range) {
   const DataType dtype = memory_.dtype();
@@ -237,14 +249,17 @@ void CodedData::finish(const FoldSegment& segment) {
   const auto write = [&](std::byte* to, std::uint64_t offset, std::size_t bytes,
                          std::uint64_t place) {
     const float* from = sum_ + offset / size;
-    if (!segment.sent) return kernels::narrow(from, bytes / size, to, dtype);
+    if (!segment.sent) {
+      PYCCL_ASSERT(!extent_.held);
+      return kernels::narrow(from, bytes / size, to, dtype);
+    }
     PYCCL_MARK("a quantized result");
     note(kernels::encode({.source = reinterpret_cast<const std::byte*>(from),
                           .count = bytes / size,
                           .destination = result_blocks(range) + coded(offset),
                           .format = quantization_.format,
                           .rounding = rounding(quantization_.seed ^ result_salt, place),
-                          .rounded = to,
+                          .rounded = extent_.held ? nullptr : to,
                           .rounded_dtype = dtype}));
     if (PYCCL_MUTANT("owner-keeps-its-sum")) kernels::narrow(from, bytes / size, to, dtype);
   };

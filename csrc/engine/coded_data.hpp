@@ -7,6 +7,8 @@
 //   partial  sums travel in f32, or rounded to bf16.
 //   result   a fold that is sent on is encoded by the rank that made it, and all, that rank too,
 //            take what the blocks say. They are kept as they came for those they are sent on to.
+//            Of an all-reduce in place they are all that there is of the result until it stands, so
+//            that the input need not be kept.
 // Folds add up in f32.
 #pragma once
 
@@ -43,6 +45,7 @@ class CodedData final : public PartData {
     std::uint64_t inputs = 0;  // blocks
     std::uint64_t results = 0;
     std::uint64_t segment = 0;  // of a segment at most
+    bool held = false;          // results stay blocks until publish()
   };
   // `compresses`: as long as it makes blocks shorter, for links that are slower than that.
   CodedData(const Quantization&, double weight, PartMemory&, Extent, MemoryPool&, kernels::Zstd&,
@@ -60,6 +63,9 @@ class CodedData final : public PartData {
   bool unpack(ByteView packed, MutableByteView to) override { return zstd_.decompress(packed, to); }
   void fold(const FoldSegment&) override;
   void copy(collectives::Range from, std::uint64_t begin) override;
+
+  // Of results that were held: writes some `bytes` of them. True: there are more.
+  bool publish(std::uint64_t bytes);
 
   // The largest of the blocks that were made or read.
   float largest_step() const { return largest_step_; }
@@ -97,9 +103,11 @@ class CodedData final : public PartData {
   PartMemory& memory_;
   MemoryPool& pool_;
   Sizes sizes_;
-  LargeBuffer inputs_;   // coded
-  LargeBuffer results_;  // coded
-  LargeBuffer scratch_;  // f32: the sum of a segment, and what is added to it
+  Extent extent_;
+  std::uint64_t published_ = 0;  // blocks
+  LargeBuffer inputs_;           // coded
+  LargeBuffer results_;          // coded
+  LargeBuffer scratch_;          // f32: the sum of a segment, and what is added to it
   float* sum_ = nullptr;
   float* next_ = nullptr;
   std::vector<bool> encoded_;  // by block of the input

@@ -89,6 +89,12 @@ void Executor::peer_posted(OpId id, PeerId peer, double weight) {
 }
 
 void Executor::halt(Operation& operation) {
+  silence(operation);
+  operation.halt();
+}
+
+// Nothing of it is under way any more.
+void Executor::silence(Operation& operation) {
   if (!operation.running()) return;
   for (const PeerId peer : operation.peers()) {
     transport::Channel* channel = host_.channel(peer);
@@ -98,14 +104,13 @@ void Executor::halt(Operation& operation) {
     transport::Channel* channel = host_.channel(peer);
     if (channel != nullptr) channel->redirect(token);
   }
-  operation.halt();
 }
 
 std::unique_ptr<Operation> Executor::finish(OpKey key, bool committed) {
   const auto found = operations_.find(key);
   if (found == operations_.end()) return nullptr;
   std::unique_ptr<Operation> operation = std::move(found->second);
-  halt(*operation);
+  silence(*operation);
   operations_.erase(found);
   // What was sent ahead to those that have not posted it stays with them until the next view.
   std::erase_if(eager_by_operation_, [&](const auto& entry) { return entry.first.first == key; });

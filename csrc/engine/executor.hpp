@@ -102,6 +102,7 @@ class Executor {
 
   bool finished(OpKey) const;
   void halt(Operation&);
+  void silence(Operation&);
   void stash(PeerId from, const transport::SegmentHeader&, transport::ReadToken,
              transport::MutablePieces& target);
   void replay(Operation&, PeerId from, const Stashed&);

@@ -251,13 +251,17 @@ void Operation::run_part(std::size_t index, const Attempt& attempt) {
     part.lay_out(std::move(layout.inputs), std::move(layout.results), layout.overlap,
                  descriptor_.segment_bytes, !coded);
   }
+  // Until the result stands its blocks are enough, and take less than to keep the input.
+  const bool held =
+      coded && world > 1 && request_.kind == collectives::Kind::all_reduce && part.in_place();
+  extent.held = held;
   Demand demand;
   // Sums of blocks are no numbers of the arrays' type, and so don't lie among their results.
   demand.partial_in_result = program.partial_in_result && !coded;
   demand.partial_bytes = program.partial_count * sizes.partial;
-  demand.snapshot = program.overwrites_unsent && world > 1;
+  demand.snapshot = program.overwrites_unsent && world > 1 && !held;
   // Alone and without a factor the result is the input, so nothing needs to be kept.
-  demand.keeps = world > 1 || weight_ != 1.0;
+  demand.keeps = (world > 1 || weight_ != 1.0) && !held;
   part.begin(demand);
   const PartRunOptions options{static_cast<std::uint16_t>(index), weight_,
                                reduces(request_.kind) && request_.op == kernels::ReduceOp::avg};
@@ -266,8 +270,13 @@ void Operation::run_part(std::size_t index, const Attempt& attempt) {
   parts_.back()->begin(options, std::move(chosen.program), data, contributors_, pools_.slots);
 }
 
-void Operation::halt() {
+void Operation::end_run() {
   parts_.clear();
+  running_ = false;
+}
+
+void Operation::halt() {
+  end_run();
   for (const auto& data : coded_) {
     largest_step_ = std::max(largest_step_, data->largest_step());
     plain_bytes_ += data->plain_bytes();
@@ -279,15 +288,20 @@ void Operation::halt() {
     packed_bytes_ += packed_->packed_bytes();
     packed_.reset();
   }
-  running_ = false;
 }
 
-void Operation::commit() {
+void Operation::commit() { end_run(); }
+
+bool Operation::publish(std::uint64_t bytes) {
+  for (const auto& data : coded_) {
+    if (data->publish(bytes)) return true;
+  }
   halt();
   for (PartMemory& part : memory_) {
     part.publish();
     part.release();
   }
+  return false;
 }
 
 void Operation::roll_back() {

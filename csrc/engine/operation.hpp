@@ -61,6 +61,9 @@ class Operation {
   // The result stands, or the inputs get back what they held. Halts.
   void commit();
   void roll_back();
+  // Behind commit(): writes what of the result is not in its arrays yet, some `bytes` of it. True:
+  // there is more; false: all is done.
+  bool publish(std::uint64_t bytes);
 
   // A member has posted, with its weight.
   void posted(PeerId, double weight);
@@ -95,6 +98,7 @@ class Operation {
   void describe(PeerId root, bool is_root, std::uint32_t segment_bytes_max);
   void describe_quantization();
   void reset(const Attempt&);
+  void end_run();
   void run(const Attempt&);
   void run_part(std::size_t index, const Attempt&);
   ChosenProgram program_of(const PartMemory&, collectives::Shape, const Attempt&);

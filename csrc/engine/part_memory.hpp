@@ -95,6 +95,7 @@ class PartMemory {
   void lay_out(RunList inputs, RunList results, Overlap overlap, std::uint32_t segment_bytes,
                bool pieces = true);
   bool laid_out() const { return laid_out_; }
+  bool in_place() const { return in_place_; }  // some array is overwritten by results
 
   // Begins an attempt: the input is what the caller gave. All memory of the attempt is taken here,
   // before anything is sent; std::bad_alloc leaves the arrays as they were, or restore() does.
@@ -178,7 +179,7 @@ class PartMemory {
   RunList results_;  // paired: run for run those of the inputs
   bool laid_out_ = false;
   bool paired_ = false;
-  bool in_place_ = false;  // some array is overwritten by results
+  bool in_place_ = false;
   Demand demand_;
   bool snapshot_ = false;
   std::vector<Packed> arrays_;

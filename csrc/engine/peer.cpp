@@ -19,6 +19,7 @@
 #include "engine/executor.hpp"
 #include "engine/link_meter.hpp"
 #include "engine/mesh.hpp"
+#include "engine/publishing.hpp"
 #include "engine/waiting_calls.hpp"
 #include "protocol/codec.hpp"
 #include "protocol/member.hpp"
@@ -171,6 +172,9 @@ class PeerImplementation final : public Peer,
     const bool works = executor_.has_work();
     busy_ = works && executor_.work();  // behind what others wait for
     if (works) send();
+    if (publishing_.empty()) return;
+    publish();
+    busy_ = busy_ || !publishing_.empty();
   }
 
   const protocol::View& view() const override { return member_->view(); }
@@ -342,13 +346,22 @@ class PeerImplementation final : public Peer,
 
   void finish(OpKey key, const Status& status, bool hint) {
     if (released_.erase(key) > 0) waiting_.decided();
-    const auto operation = executor_.finish(key, status.ok());
+    auto operation = executor_.finish(key, status.ok());
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
-    if (status.ok() || !waits_for_another(*operation, status)) {
+    if (executor_.idle()) idle_since_ = clock_.now();
+    if (status.ok()) {
+      publishing_.add({key, std::move(operation), hint});
+      publish();
+    } else if (!waits_for_another(*operation, status)) {
       finished(operation->ticket(), status, operation->info(clock_.now(), hint), key);
     }
-    if (executor_.idle()) idle_since_ = clock_.now();
+  }
+
+  void publish() {
+    for (const auto& [key, operation, hint] : publishing_.advance()) {
+      finished(operation->ticket(), {}, operation->info(clock_.now(), hint), key);
+    }
   }
 
   bool waits_for_another(const Operation& operation, const Status& status) {
@@ -372,6 +385,7 @@ class PeerImplementation final : public Peer,
     if (ended_) return;
     ended_ = true;
     end_reason_ = status;
+    while (!publishing_.empty()) publish();
     for (const auto& [ticket, key] : std::exchange(keys_, {})) {
       const auto operation = executor_.finish(key, false);
       finished(ticket, status, operation ? operation->info(clock_.now(), false) : OperationInfo{},
@@ -454,6 +468,7 @@ class PeerImplementation final : public Peer,
   Mesh mesh_;
   CoordinatorLink link_;
   Executor executor_;
+  Publishing publishing_;
   std::optional<protocol::Member> member_;
   std::map<Ticket, OpKey> keys_;
   std::set<OpKey> released_;

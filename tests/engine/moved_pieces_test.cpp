@@ -90,6 +90,11 @@ class Exchange {
   std::vector<Request> requests_;
 };
 
+void commit(Operation& operation) {
+  operation.commit();
+  REQUIRE_FALSE(operation.publish(1));
+}
+
 }  // namespace
 
 TEST_CASE("pieces by counts: what is moved arrives, compressed or not") {
@@ -109,7 +114,7 @@ TEST_CASE("pieces by counts: what is moved arrives, compressed or not") {
       ranks.begin(1);
     }
     REQUIRE(ranks.run(100'000));
-    for (Rank rank = 0; rank < world; ++rank) ranks.operation(rank).commit();
+    for (Rank rank = 0; rank < world; ++rank) commit(ranks.operation(rank));
     exchange.check_all();
     CHECK(ranks.slots_out() == 0);
   }
@@ -136,7 +141,7 @@ TEST_CASE("pieces by counts: fewer bytes travel where they have something in com
   Ranks ranks(requests, segment_bytes, 1, collectives::Reach::network);
   ranks.begin(1);
   REQUIRE(ranks.run(10'000));
-  for (Rank rank = 0; rank < 2; ++rank) ranks.operation(rank).commit();
+  for (Rank rank = 0; rank < 2; ++rank) commit(ranks.operation(rank));
   CHECK(output == alike);
   const OperationInfo info = ranks.operation(0).info({}, false);
   CHECK(info.bytes_sent < alike.size() / 20);

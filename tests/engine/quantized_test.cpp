@@ -366,3 +366,27 @@ TEST_CASE("a quantized attempt that is broken off leaves the inputs, and the nex
     retry(Group(test, seed), segment_bytes, seed, 1 + seed % 61);
   }
 }
+
+TEST_CASE(
+    "in place the arrays hold the input until the result stands, and then get it bit by bit") {
+  for (const Algorithm algorithm : {Algorithm::automatic, Algorithm::ring}) {
+    Case test;
+    test.algorithm = algorithm;
+    test.counts = {5, 20'000};
+    Group group(test, 6);
+    Ranks ranks(group.requests(), segment_bytes, 6);
+    ranks.begin(1);
+    REQUIRE(ranks.run(10'000'000));
+    group.expect_inputs();
+    for (Rank rank = 0; rank < ranks.world(); ++rank) {
+      Operation& operation = ranks.operation(rank);
+      operation.commit();
+      std::size_t turns = 1;
+      while (operation.publish(8 * 1024)) ++turns;
+      CHECK(turns > 5);
+      CHECK(operation.info(Time{}, false).quantization_step > 0);
+    }
+    group.expect_results();
+    CHECK(ranks.slots_out() == 0);
+  }
+}

@@ -120,6 +120,16 @@ def peak_growth(
     return peak_memory() - before
 
 
+def peak_growth_quantized(comm: pyccl.Communicator, index: int, size: int) -> int:
+    """The same of quantized ones in place."""
+    x = np.ones(size // 4, np.float32)
+    before = peak_memory()
+    for _ in range(3):
+        comm.all_reduce(x, op="avg", quantization="int8")
+        assert x.min() == x.max() == 1.0
+    return peak_memory() - before
+
+
 def peak_growth_of_broadcast(comm: pyccl.Communicator, index: int, size: int) -> int:
     """What broadcasts of `size` bytes need at their height besides the array, in bytes."""
     x = np.ones(size // 4, np.float32)

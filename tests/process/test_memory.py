@@ -35,6 +35,13 @@ def test_an_operation_takes_no_more_than_promised(
     assert all(least <= each <= most for each in growth.values()), growth
 
 
+def test_quantized_blocks_are_all_that_is_kept() -> None:
+    with LocalCluster(2, jobs.peak_growth_quantized, (SIZE,)) as cluster:
+        growth = cluster.results()
+    # A quarter for the blocks of the input, and one for those of the result, which wait there.
+    assert all(SIZE // 2 <= each <= SIZE // 2 + LIMIT // 2 for each in growth.values()), growth
+
+
 @pytest.mark.parametrize("peers", [2, 4])
 def test_a_broadcast_arrives_where_it_belongs(peers: int) -> None:
     with LocalCluster(peers, jobs.peak_growth_of_broadcast, (SIZE,)) as cluster:
