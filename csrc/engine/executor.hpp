@@ -48,7 +48,7 @@ class Executor {
   void start(OpId, std::uint32_t attempt, const std::vector<PeerId>& peers,
              const collectives::Links& links);
   void peer_posted(OpId, PeerId, double weight);
-  // Takes the operation out, its memory untouched from here on: committed, or rolled back.
+  // Takes the operation out: rolled back, or committed and to be published by whoever has it.
   std::unique_ptr<Operation> finish(OpKey, bool committed);
   // The number is free again: nobody but this peer had posted it.
   void withdraw(OpKey key) { next_seq_[{key.group, key.tag}] = key.seq; }

@@ -290,7 +290,10 @@ void Operation::halt() {
   }
 }
 
-void Operation::commit() { end_run(); }
+void Operation::commit() {
+  PYCCL_ASSERT(running_);  // or what its blocks hold is lost
+  end_run();
+}
 
 bool Operation::publish(std::uint64_t bytes) {
   for (const auto& data : coded_) {

@@ -58,7 +58,7 @@ class Operation {
   Status out_of_memory() const;
   // Ends the present attempt, if one runs; no segment of it is asked for or accepted any more.
   void halt();
-  // The result stands, or the inputs get back what they held. Halts.
+  // The result stands, or the inputs get back what they held. Ends the attempt.
   void commit();
   void roll_back();
   // Behind commit(): writes what of the result is not in its arrays yet, some `bytes` of it. True:
@@ -91,7 +91,7 @@ class Operation {
 
   const std::vector<PeerId>& peers() const { return peers_; }
   bool running() const { return running_; }
-  // When no attempt runs any more.
+  // When no attempt runs any more, and of a committed one when it is published.
   OperationInfo info(Time now, bool peers_pending) const;
 
  private:

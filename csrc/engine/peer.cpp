@@ -45,6 +45,7 @@ class PeerImplementation final : public Peer,
         mesh_(mesh_options(options), network, clock, *this),
         link_(*this, network, clock, options.coordinator, options.seed + 1),
         executor_(*this, options.peer, options.segment_bytes),
+        publishing_(std::uint64_t{4} * options.segment_bytes),
         waiting_(options.peer, group_id(options.group)),
         meter_(options.measured_bytes_min) {}
 
@@ -172,8 +173,7 @@ class PeerImplementation final : public Peer,
     const bool works = executor_.has_work();
     busy_ = works && executor_.work();  // behind what others wait for
     if (works) send();
-    if (publishing_.empty()) return;
-    publish();
+    if (!publishing_.empty()) publish();
     busy_ = busy_ || !publishing_.empty();
   }
 
@@ -349,19 +349,20 @@ class PeerImplementation final : public Peer,
     auto operation = executor_.finish(key, status.ok());
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
-    if (executor_.idle()) idle_since_ = clock_.now();
-    if (status.ok()) {
-      publishing_.add({key, std::move(operation), hint});
-      publish();
-    } else if (!waits_for_another(*operation, status)) {
+    if (status.ok() && publishing_.more(*operation)) {
+      return publishing_.add({key, std::move(operation), hint});
+    }
+    if (status.ok() || !waits_for_another(*operation, status)) {
       finished(operation->ticket(), status, operation->info(clock_.now(), hint), key);
     }
+    if (executor_.idle()) idle_since_ = clock_.now();
   }
 
   void publish() {
     for (const auto& [key, operation, hint] : publishing_.advance()) {
       finished(operation->ticket(), {}, operation->info(clock_.now(), hint), key);
     }
+    if (executor_.idle()) idle_since_ = clock_.now();
   }
 
   bool waits_for_another(const Operation& operation, const Status& status) {
@@ -478,7 +479,7 @@ class PeerImplementation final : public Peer,
   std::optional<Ticket> leave_;
   LinkMeter meter_;
   AgreedLinks links_;
-  bool busy_ = false;  // the executor has work that waits for nobody
+  bool busy_ = false;  // there is work that waits for nobody
   bool ended_ = false;
   bool closed_ = false;
   Status end_reason_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "base/mark.hpp"
 #include "engine/operation.hpp"
 
 namespace pyccl::engine {
@@ -22,22 +23,31 @@ struct Committed {
 
 class Publishing {
  public:
+  // `bytes` of each in a turn.
+  explicit Publishing(std::uint64_t bytes) : bytes_(bytes) {}
+
   void add(Committed committed) { open_.push_back(std::move(committed)); }
   bool empty() const { return open_.empty(); }
 
-  // Writes some results of each; gives those that are complete now, in the order they came.
+  // A turn's worth of each; gives those that are complete now, in the order they came.
   std::vector<Committed> advance() {
-    constexpr std::uint64_t bytes_at_once = 1 << 20;
-    const auto complete = std::stable_partition(open_.begin(), open_.end(), [](Committed& each) {
-      return each.operation->publish(bytes_at_once);
-    });
-    std::vector<Committed> ended(std::make_move_iterator(complete),
-                                 std::make_move_iterator(open_.end()));
+    std::vector<Committed> ended;
+    ended.reserve(open_.size());  // what is complete must not be lost for want of memory
+    const auto complete = std::stable_partition(
+        open_.begin(), open_.end(), [this](Committed& each) { return more(*each.operation); });
+    ended.assign(std::make_move_iterator(complete), std::make_move_iterator(open_.end()));
     open_.erase(complete, open_.end());
     return ended;
   }
+  // The same of one that has not been added. True: it is to be.
+  bool more(Operation& operation) const {
+    if (!operation.publish(bytes_)) return false;
+    PYCCL_MARK("a result is written over several turns");
+    return true;
+  }
 
  private:
+  const std::uint64_t bytes_;
   std::vector<Committed> open_;
 };
 
