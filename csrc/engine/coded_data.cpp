@@ -261,8 +261,9 @@ void CodedData::finish(const FoldSegment& segment) {
                           .rounding = rounding(quantization_.seed ^ result_salt, place),
                           .rounded = extent_.held ? nullptr : to,
                           .rounded_dtype = dtype}));
-    if (!extent_.held && PYCCL_MUTANT("owner-keeps-its-sum"))
+    if (!extent_.held && PYCCL_MUTANT("owner-keeps-its-sum")) {
       kernels::narrow(from, bytes / size, to, dtype);
+    }
   };
   memory_.visit_result(memory_of(range), write);
 }

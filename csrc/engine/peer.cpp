@@ -349,7 +349,7 @@ class PeerImplementation final : public Peer,
     auto operation = executor_.finish(key, status.ok());
     if (operation == nullptr) return;
     keys_.erase(operation->ticket());
-    if (status.ok() && publishing_.more(*operation)) {
+    if (status.ok() && publishing_.write_some(*operation)) {
       return publishing_.add({key, std::move(operation), hint});
     }
     if (status.ok() || !waits_for_another(*operation, status)) {

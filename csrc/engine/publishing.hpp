@@ -33,14 +33,15 @@ class Publishing {
   std::vector<Committed> advance() {
     std::vector<Committed> ended;
     ended.reserve(open_.size());  // what is complete must not be lost for want of memory
-    const auto complete = std::stable_partition(
-        open_.begin(), open_.end(), [this](Committed& each) { return more(*each.operation); });
+    const auto complete =
+        std::stable_partition(open_.begin(), open_.end(),
+                              [this](Committed& each) { return write_some(*each.operation); });
     ended.assign(std::make_move_iterator(complete), std::make_move_iterator(open_.end()));
     open_.erase(complete, open_.end());
     return ended;
   }
-  // The same of one that has not been added. True: it is to be.
-  bool more(Operation& operation) const {
+  // A turn's worth of one operation. True: there is more, and it is to be added.
+  bool write_some(Operation& operation) const {
     if (!operation.publish(bytes_)) return false;
     PYCCL_MARK("a result is written over several turns");
     return true;

@@ -11,22 +11,21 @@ namespace {
 // Two pages. Behind the end of an array it is the memory of others, of which nothing happens but
 // that it comes into the cache.
 inline constexpr std::size_t prefetch_distance = 8192;
+inline constexpr std::size_t prefetch_line = 64;
 
 // For a loop that is at `at` and goes over `bytes` in one turn.
 PYCCL_INLINE void prefetch_to_read([[maybe_unused]] const void* at,
                                    [[maybe_unused]] std::size_t bytes) {
   if constexpr (vector_bytes > 0) {
-    constexpr std::size_t line_bytes = 64;
     const auto* ahead = static_cast<const std::byte*>(at) + prefetch_distance;
-    for (std::size_t i = 0; i < bytes; i += line_bytes) __builtin_prefetch(ahead + i);
+    for (std::size_t i = 0; i < bytes; i += prefetch_line) __builtin_prefetch(ahead + i);
   }
 }
 
 PYCCL_INLINE void prefetch_to_write([[maybe_unused]] void* at, [[maybe_unused]] std::size_t bytes) {
   if constexpr (vector_bytes > 0) {
-    constexpr std::size_t line_bytes = 64;
     auto* ahead = static_cast<std::byte*>(at) + prefetch_distance;
-    for (std::size_t i = 0; i < bytes; i += line_bytes) __builtin_prefetch(ahead + i, 1);
+    for (std::size_t i = 0; i < bytes; i += prefetch_line) __builtin_prefetch(ahead + i, 1);
   }
 }
 
